@@ -1,0 +1,190 @@
+"""The two commands: `train.py CONFIG` trains, `jaxgen` does everything with what training left behind."""
+
+import argparse
+import json
+import logging
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+
+from jaxgen.typing import UserError
+
+
+def train(arguments: Sequence[str] | None = None) -> int:
+    """Run `train.py CONFIG [--run-dir DIR] [--a.b.c VALUE …]` and return the exit status."""
+    return _guarded(lambda: _train(sys.argv[1:] if arguments is None else list(arguments)))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run `jaxgen COMMAND …` and return the exit status."""
+    given = _parser().parse_args(arguments)
+    return _guarded(lambda: given.run(given))
+
+
+def _guarded(run: Callable[[], None]) -> int:
+    """Turn a user's mistake into its one or two lines and status 2, a signal into its status."""
+    # Imported late, for `--help` to be quick.
+    from jaxgen.interrupt import Interrupted
+
+    # Libraries report through absl what we report ourselves.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    try:
+        run()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        return interrupted.status
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs between runs; set before the first array is made.
+
+    JAX_COMPILATION_CACHE_DIR names another folder than ~/.cache/jaxgen/xla.
+    """
+    if not jax.config.jax_compilation_cache_dir:
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "jaxgen" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _train(arguments: list[str]) -> None:
+    usage = "usage: train.py CONFIG [--run-dir DIR] [--FIELD VALUE …]; train.py CONFIG --help lists the fields"
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage)
+        return
+    if arguments[0].startswith("-"):
+        raise UserError(f"the config comes first. {usage}")
+    from jaxgen import config, loop
+    from jaxgen.run import RunFolder
+
+    path, rest = pathlib.Path(arguments[0]), arguments[1:]
+    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    own.add_argument("--run-dir", type=pathlib.Path, default=pathlib.Path("runs") / path.stem)
+    try:
+        given, rest = own.parse_known_args(rest)
+    except argparse.ArgumentError as error:
+        raise UserError(str(error)) from error
+    experiment = config.override(config.load(path), rest, prog=f"train.py {path}")
+    use_compilation_cache()
+    folder = RunFolder(given.run_dir)
+    loop.train(experiment, folder)
+    print(f"run folder: {folder.path}")
+
+
+def _list(given: argparse.Namespace) -> None:
+    from jaxgen import config
+
+    rows = [(f"{path.parent.name}/{path.stem}", *config.summary(path)) for path in config.find()]
+    if given.json:
+        return _print_json({"configs": [dict(zip(("name", "summary", "promise"), row, strict=True)) for row in rows]})
+    wide = max((len(name) for name, _, _ in rows), default=0)
+    for name, what, promise in rows:
+        print(f"{name:<{wide}}  {what} {promise}")
+
+
+def _eval(given: argparse.Namespace) -> None:
+    from jaxgen import metrics
+    from jaxgen.evaluate import evaluate
+    from jaxgen.restored import restore
+    from jaxgen.run import RunFolder
+
+    use_compilation_cache()
+    run = restore(RunFolder(given.folder), given.step, _note)
+    results = evaluate(run)
+    if given.json:
+        return _print_json({"step": run.step, "metrics": results})
+    print(f"step {run.step}")
+    for line in metrics.table(results):
+        print(line)
+
+
+def _predict(given: argparse.Namespace) -> None:
+    from jaxgen.predict import predict
+    from jaxgen.restored import restore
+    from jaxgen.run import RunFolder
+
+    use_compilation_cache()
+    run = restore(RunFolder(given.folder), given.step, _note)
+    rows = predict(run, given.images, given.out)
+    if given.json:
+        return _print_json({"step": run.step, "images": rows})
+    for row in rows:
+        if "top5" in row:
+            print(row["image"], *(f"{guess['class']} {guess['probability']:.3f}" for guess in row["top5"]), sep="  ")
+        else:
+            shares = "  ".join(f"{name} {share:.1%}" for name, share in row["classes"].items())
+            print(f"{row['image']}  {shares}  ->  {row['overlay']}")
+
+
+def _inspect(given: argparse.Namespace) -> None:
+    from jaxgen import tree
+    from jaxgen.restored import restore
+    from jaxgen.run import RunFolder
+
+    run = restore(RunFolder(given.folder), given.step, _note)
+    nets = {name: tree.count(net.params) for name, net in run.state.nets.items()}
+    arrays = [
+        {"path": path, "shape": list(leaf.shape), "dtype": str(leaf.dtype), "spec": str(leaf.sharding.spec)}
+        for path, leaf in tree.leaves(run.state)
+    ]
+    found = {"step": run.step, "parameters": sum(nets.values()), "nets": nets, "digest": tree.digest(run.state)}
+    if given.json:
+        return _print_json(found | {"arrays": arrays})
+    for row in arrays:
+        print(f"{row['path']:<70} {row['dtype']:<9} {row['shape']!s:<20} {row['spec']}")
+    print(f"step {found['step']}  parameters {found['parameters']:,}  digest {found['digest']}")
+
+
+def _doctor(given: argparse.Namespace) -> None:
+    from jaxgen import doctor
+
+    use_compilation_cache()
+    found = doctor.examine()
+    if given.json:
+        return _print_json(found)
+    print(*doctor.lines(found), sep="\n")
+
+
+def _print_json(data: Any) -> None:
+    print(json.dumps(data))
+
+
+def _note(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        self.exit(2, f"error: {message}\n{self.format_usage()}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="jaxgen", description="Look at, measure and use what train.py made.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    def command(name: str, run: Callable[[argparse.Namespace], None], text: str, *, of_run: bool) -> Any:
+        made = commands.add_parser(name, help=text, description=text)
+        made.set_defaults(run=run)
+        made.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+        if of_run:
+            made.add_argument("folder", type=pathlib.Path, metavar="RUN", help="a run folder")
+            made.add_argument("--step", type=int, help="which checkpoint; the newest by default")
+        return made
+
+    command("list", _list, "every config, with what it promises and what that costs", of_run=False)
+    command("eval", _eval, "evaluate a checkpoint exactly", of_run=True)
+    made = command("predict", _predict, "classify or segment images of any size", of_run=True)
+    made.add_argument("images", type=pathlib.Path, nargs="+", metavar="IMAGE")
+    made.add_argument("--out", type=pathlib.Path, required=True, help="folder for masks, overlays and legends")
+    command("inspect", _inspect, "step, parameter counts, shardings, digest of the training state", of_run=True)
+    command("doctor", _doctor, "versions, devices, cache, extras; what is missing and how to get it", of_run=False)
+    return parser

@@ -1,0 +1,149 @@
+"""What a data set is: examples by index, whose ids are mapped and checked before anybody trains on them."""
+
+from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Bool, Int, UInt8
+
+from jaxgen.typing import IGNORE, Example, UserError
+
+SAMPLE = 64  # examples that are read when a source is opened
+LIMIT_BYTES = 2 << 30  # a data set that takes less than this is kept in memory once it is decoded
+
+
+@runtime_checkable
+class Examples(Protocol):
+    """Examples that can be read in any order, from several threads at once.
+
+    An example holds `image` u8[h w c]; `label` i32[] or `mask` u8[h w], whose ids are positions in `classes` or
+    255 = ignore; and, where the data have them, `boxes` f32[k 4] (x0 y0 x1 y1, edges, in pixels), `labels` i32[k] (one
+    id a box) and `caption` str[]. Its arrays are never written to.
+    """
+
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Example: ...
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A data set as an experiment names it: a frozen dataclass that can be opened."""
+
+    def open(self) -> Examples: ...
+
+
+def remap(ids: Mapping[int, int]) -> tuple[int, ...]:
+    """Return the lookup that maps these raw ids at once and leaves the others as they are: remap({255: 1})."""
+    table = list(range(256))
+    for raw, mapped in ids.items():
+        table[raw] = mapped
+    return tuple(table)
+
+
+def check_labels(ids: Int[np.ndarray, " n"], classes: tuple[str, ...], where: str = "labels") -> None:
+    """Raise UserError if an id is neither 0..C-1 nor 255 (ignore); the message lists the ids found."""
+    ids = np.unique(ids)
+    if np.any((ids < 0) | (ids >= len(classes)) & (ids != IGNORE)):
+        raise UserError(
+            f"{where}: found ids {_listed(ids)}; expected 0..{len(classes) - 1} or {IGNORE} (ignore). "
+            f"Correct `classes` ({len(classes)} given), or pass a `lookup` that maps raw id -> id."
+        )
+
+
+def checked(
+    examples: Examples,
+    lookup: tuple[int, ...] = (),
+    where: Callable[[int], str] = "example {}".format,
+    limit_bytes: int = LIMIT_BYTES,
+) -> Examples:
+    """Return the examples with their masks mapped and their ids checked, kept in memory if they fit.
+
+    An evenly spread sample is checked at once, every example when it is read. `where(i)` names example i in an error.
+    Raises UserError on foreign ids, and on masks that hold nothing but 0 and 255.
+    """
+    if not len(examples):
+        raise UserError("the data set holds no examples")
+    examples = _Checked(examples, _table(lookup), where)
+    sample = np.unique(np.linspace(0, len(examples) - 1, SAMPLE).astype(int))
+    found = np.zeros(256, bool)
+    size = 0
+    for i in sample.tolist():
+        example = examples[i]
+        size += sum(array.nbytes for array in example.values())
+        if "mask" in example:
+            found |= _present(example["mask"])
+    ids = np.flatnonzero(found)
+    if found[IGNORE] and len(ids) <= 2 and len(examples.classes) > 1 and not found[1:IGNORE].any():
+        raise UserError(
+            f"masks: found ids {_listed(ids)}, and 255 means ignore: nothing is left to learn. "
+            f"If 255 is {examples.classes[1]!r}, pass lookup=remap({{255: 1}})."
+        )
+    fits = size / len(sample) * len(examples) <= limit_bytes
+    return _Kept(examples) if fits else examples
+
+
+class _Checked:
+    """Examples whose masks pass through a lookup and whose ids are checked as they are read."""
+
+    def __init__(self, examples: Examples, table: UInt8[np.ndarray, " n"] | None, where: Callable[[int], str]):
+        self.classes = examples.classes
+        self._examples, self._table, self._where = examples, table, where
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> Example:
+        example = dict(self._examples[index])
+        if "mask" in example:
+            example["mask"] = self._ids(example["mask"], index)
+        if "label" in example and not 0 <= example["label"] < len(self.classes):
+            raise UserError(f"{self._where(index)}: label {example['label']}; expected 0..{len(self.classes) - 1}")
+        for array in example.values():
+            array.flags.writeable = False
+        return example
+
+    def _ids(self, mask: Int[np.ndarray, "h w"], index: int) -> UInt8[np.ndarray, "h w"]:
+        if self._table is not None and mask.max(initial=0) < len(self._table):
+            mask = self._table[mask]
+        if mask.max(initial=0) > IGNORE or np.any((mask >= len(self.classes)) & (mask != IGNORE)):
+            check_labels(mask.ravel().astype(int), self.classes, self._where(index))
+        return mask.astype(np.uint8, copy=False)
+
+
+class _Kept:
+    """Examples that are decoded once, when they are first asked for, and kept."""
+
+    def __init__(self, examples: Examples):
+        self.classes = examples.classes
+        self._examples = examples
+        self._kept: list[Example | None] = [None] * len(examples)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __getitem__(self, index: int) -> Example:
+        example = self._kept[index]
+        if example is None:
+            example = self._kept[index] = self._examples[index]
+        return example
+
+
+def _table(lookup: tuple[int, ...]) -> UInt8[np.ndarray, " n"] | None:
+    """A lookup as an array; ids beyond its end stay as they are, so that 255 is 255 unless it is mapped."""
+    if not lookup:
+        return None
+    if not all(0 <= mapped <= IGNORE for mapped in lookup):
+        raise UserError(f"lookup: ids must lie in 0..{IGNORE}, found {min(lookup)}..{max(lookup)}")
+    return np.array(lookup + tuple(range(len(lookup), 256)), np.uint8)
+
+
+def _present(mask: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "256"]:
+    return np.bincount(mask.ravel(), minlength=256) > 0
+
+
+def _listed(ids: Int[np.ndarray, " n"]) -> str:
+    shown = ", ".join(str(i) for i in ids[:20])
+    return f"{{{shown}{', …' if len(ids) > 20 else ''}}}"

@@ -1,0 +1,190 @@
+"""The loop: mesh, shapes, shardings, state, restore, step, step, step. It knows objectives, never tasks."""
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxgen import metrics, pictures
+from jaxgen.checkpoint import Checkpoints
+from jaxgen.data import batches
+from jaxgen.evaluate import evaluator, test_batches
+from jaxgen.experiment import Experiment
+from jaxgen.interrupt import Interrupt
+from jaxgen.log import JsonLines, Log, TensorBoard, Terminal
+from jaxgen.parallel.mesh import check_batch, put_batch
+from jaxgen.program import program
+from jaxgen.run import Data, RunFolder
+from jaxgen.typing import UserError
+
+PREVIEW = 8  # examples in a preview
+
+
+def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
+    """Train, preview, checkpoint and evaluate; go on where an interrupted run stopped; return the final results.
+
+    Raises UserError for what the user can mend, before any long work starts, and Interrupted after a signal,
+    when the last finished step is saved.
+    """
+    mesh = experiment.mesh.build()
+    check_batch(mesh, experiment.batch_size)
+    train_set, test_set = experiment.train.source.open(), experiment.test.source.open()
+    data = Data(train_set.classes, batches.element(train_set, experiment.train.transforms))
+    run = program(experiment, mesh, data.element)
+    experiment.objective.check(run.spec, train_set.classes)
+    folder.claim(experiment, data)
+
+    with contextlib.ExitStack() as stack:
+        interrupt = stack.enter_context(Interrupt())
+        stack.enter_context(jax.set_mesh(mesh))
+        checkpoints = stack.enter_context(Checkpoints(folder.checkpoints, keep=experiment.keep))
+        damaged: list[str] = []
+        found = checkpoints.restore_latest(run.shapes, damaged.append)
+        start, state = found if found else (0, run.init())
+        checkpoints.set_aside(newer_than=start)
+
+        terminal = Terminal(experiment.steps, done=start)
+        logs: list[Log] = [
+            terminal,
+            JsonLines(folder.metrics, resume_from=start),
+            TensorBoard(folder.path, resume_from=start),
+        ]
+        for log in logs:
+            stack.callback(log.close)
+        for line in damaged:
+            terminal.say(f"warning: {line}")
+        if start:
+            terminal.say(f"going on from step {start} of {experiment.steps} in {folder.path}")
+
+        def test(size: int) -> Iterator[dict[str, np.ndarray]]:
+            return test_batches(experiment.test, test_set, mesh, size)
+
+        measure = evaluator(experiment.objective, mesh, experiment.seed, interrupt)
+        preview = jax.jit(experiment.objective.preview)
+        shown = put_batch(mesh, next(iter(test(PREVIEW))))
+        feed = batches.train_batches(
+            train_set, experiment.train.transforms, seed=experiment.seed, batch_size=experiment.batch_size,
+            start=start, stop=experiment.steps, workers=experiment.train.workers,
+        )  # fmt: skip
+        window = Window(experiment.batch_size)
+        batch = put_batch(mesh, next(feed)) if start < experiment.steps else {}
+        pending: Any = None
+
+        # From here on, every copy between host and device is one that we asked for.
+        stack.enter_context(jax.transfer_guard("disallow"))
+        for step in range(start + 1, experiment.steps + 1):
+            state, scalars = run.step(state, batch)
+            if step < experiment.steps:
+                with window.waiting():  # the next batch is on its way while the device works
+                    batch = put_batch(mesh, next(feed))
+            if pending is not None:  # the step before, while this one runs
+                window.add(step - 1, jax.device_get(pending))
+            pending = scalars
+            terminal.advance(step)
+
+            last = step == experiment.steps
+            stop = interrupt()
+            if last or stop or step % experiment.log_every == 0 or step % experiment.checkpoint_every == 0:
+                # A checkpoint is only taken of a state whose loss has been seen to be finite.
+                window.add(step, jax.device_get(pending))
+                pending = None
+            if last or step % experiment.log_every == 0:
+                values = window.values()
+                for log in logs:
+                    log.write(step, "train", values)
+            if last or stop or step % experiment.checkpoint_every == 0:
+                checkpoints.save(step, state)
+            if stop:
+                checkpoints.close()
+                interrupt.leave(step)
+            if last or step % experiment.preview_every == 0:
+                with window.paused():
+                    for name, panels in jax.device_get(preview(state, shown, jax.random.key(experiment.seed))).items():
+                        picture = pictures.sheet(panels, test_set.classes)
+                        pictures.save_png(str(folder.previews / f"step_{step:08}_{name}.png"), picture)
+                        for log in logs:
+                            log.image(step, name, picture)
+            if experiment.evaluate_every and step % experiment.evaluate_every == 0 and not last:
+                with window.paused():
+                    sums = measure(state, test(experiment.test_batch_size))
+                if sums is None:
+                    checkpoints.save(step, state)
+                    checkpoints.close()
+                    interrupt.leave(step)
+                for log in logs:
+                    log.write(step, "test", metrics.results(sums, test_set.classes))
+
+        sums = measure(state, test(experiment.test_batch_size))
+        if sums is None:
+            checkpoints.close()
+            interrupt.leave(experiment.steps)
+        results = metrics.results(sums, test_set.classes)
+        for log in logs:
+            log.write(experiment.steps, "test", results)
+        for line in metrics.table(results):
+            terminal.say(line)
+        write_results(folder, experiment.steps, results)
+        return results
+
+
+def write_results(folder: RunFolder, step: int, results: dict[str, Any]) -> None:
+    """Write eval.json, whole or not at all."""
+    fresh = folder.eval.with_suffix(".tmp")
+    fresh.write_text(json.dumps({"step": step, "metrics": results}, indent=1) + "\n")
+    fresh.replace(folder.eval)
+
+
+class Window:
+    """The steps since the last line of metrics: mean scalars, images/s, and the share of time spent on data."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._reset()
+
+    def _reset(self) -> None:
+        self._rows: list[dict[str, float]] = []
+        self._begin = time.perf_counter()
+        self._waited = self._away = 0.0
+
+    def add(self, step: int, scalars: dict[str, np.ndarray]) -> None:
+        """Take one step's scalars.
+
+        Raises UserError if the loss is not finite: nothing that follows could be of use.
+        """
+        row = {name: float(value) for name, value in scalars.items()}
+        if not math.isfinite(row["loss"]):
+            raise UserError(
+                f"the loss is {row['loss']} at step {step}; the checkpoints before it are kept\n"
+                "try a lower learning rate, a longer warm-up or --objective.optimizer.clip 1.0, in a new run folder"
+            )
+        self._rows.append(row)
+
+    def values(self) -> dict[str, float]:
+        """Return the means since the last call, and begin anew."""
+        spent = time.perf_counter() - self._begin - self._away
+        means = {name: sum(row[name] for row in self._rows) / len(self._rows) for name in self._rows[0]}
+        rates = {
+            "images_per_second": len(self._rows) * self._batch_size / spent,
+            "data_wait": self._waited / spent,
+        }
+        self._reset()
+        return means | rates
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Count the time inside as spent waiting for data."""
+        begin = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - begin
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave the time inside out of the training's speed."""
+        begin = time.perf_counter()
+        yield
+        self._away += time.perf_counter() - begin

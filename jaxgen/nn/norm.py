@@ -1,0 +1,64 @@
+"""Batch normalisation, and the convolution it follows, as every convolutional model here uses them."""
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from jaxgen.typing import Precision
+
+
+def batch_norm(
+    x: Float[Array, "b h w c"],
+    train: bool,
+    *,
+    dtype: Precision = "float32",
+    scale_init: nn.initializers.Initializer = nn.initializers.ones,
+    name: str | None = None,
+) -> Float[Array, "b h w c"]:
+    """Normalise each channel over b, h and w (arXiv:1502.03167); call it inside a compact method.
+
+    Running statistics live in "batch_stats"; their variance is the biased one, mean((x - mean)²). A map with one
+    value per channel (one image, pooled to 1×1) has no variance: there the running statistics stand in, where the
+    batch's would make every output the bias and every gradient zero.
+    """
+    single = x.size == x.shape[-1]
+    norm = nn.BatchNorm(
+        use_running_average=not train or single,
+        momentum=0.9,
+        epsilon=1e-5,
+        dtype=dtype,
+        scale_init=scale_init,
+        name=name,
+    )
+    return norm(x)
+
+
+class ConvNorm(nn.Module):
+    """A convolution without bias, then batch normalisation.
+
+    The padding is the symmetric dilation·(kernel - 1)/2. "SAME" would differ from it at stride 2 on even sizes, where
+    it pads the far side only and so shifts the map by half a pixel.
+    """
+
+    features: int
+    kernel: int = 1
+    """Height and width of the kernel; odd."""
+    stride: int = 1
+    dilation: int = 1
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+    dtype: Precision = "float32"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "b _ _ _"], train: bool) -> Float[Array, "b _ _ _"]:
+        margin = self.dilation * (self.kernel - 1) // 2
+        x = nn.Conv(
+            self.features,
+            (self.kernel, self.kernel),
+            strides=self.stride,
+            padding=margin,
+            kernel_dilation=self.dilation,
+            use_bias=False,
+            kernel_init=nn.initializers.he_normal(),
+            dtype=self.dtype,
+            name="conv",
+        )(x)
+        return batch_norm(x, train, dtype=self.dtype, scale_init=self.scale_init, name="norm")

@@ -1,0 +1,92 @@
+"""Classification: an image in, one 1×N vector of logits out."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import optax
+from jaxtyping import Array, PRNGKeyArray
+
+from jaxgen.losses import classification_loss
+from jaxgen.metrics import Mean, topk_correct
+from jaxgen.objective import Horizon, Metrics, Panels, Scalars
+from jaxgen.objectives import single
+from jaxgen.objectives.mixing import Mixing, NoMixing
+from jaxgen.optim import Optimizer
+from jaxgen.pixels import grey_to_rgb, to_float
+from jaxgen.state import State
+from jaxgen.typing import Batch, Spec, Tree, UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classification:
+    """Softmax cross-entropy of a net that maps [b h w c] to [b n]; measured by top-1 and top-5 accuracy."""
+
+    net: nn.Module
+    optimizer: Optimizer
+    mixing: Mixing = NoMixing()
+    """What is done to a batch's images and labels together: NoMixing, Mixup or CutMix."""
+    smoothing: float = 0.0
+    """Share of the label spread evenly over all classes."""
+    class_weights: tuple[float, ...] = ()
+    """One weight for each class; () weighs all alike."""
+    ema_decay: float = 0.0
+    """Decay of the weights' moving average, which evaluation uses; 0 keeps none."""
+    microbatches: int = 1
+    """Equal parts of the batch whose gradients are accumulated one after the other."""
+    steps: Horizon = 1
+
+    @property
+    def tx(self) -> optax.GradientTransformation:
+        return self.optimizer.transform(self.steps)
+
+    def check(self, spec: Spec, classes: tuple[str, ...]) -> None:
+        """Raise UserError unless the batch has labels and the net one output for each class."""
+        if "label" not in spec:
+            raise UserError(f"classification needs a label with each image; the data has {', '.join(spec)}")
+        single.check_outputs(self.net, spec, classes)
+
+    def init(self, key: PRNGKeyArray, spec: Spec) -> State:
+        """Make the first state."""
+        return single.init(self.net, self.tx, key, spec, ema=self.ema_decay > 0)
+
+    def step(self, state: State, batch: Batch, key: PRNGKeyArray) -> tuple[State, Scalars]:
+        """Make one update."""
+
+        def loss(params: Tree, stats: Tree, batch: Batch, key: PRNGKeyArray) -> tuple[Array, tuple[Tree, Scalars]]:
+            k_mix, k_net = jax.random.split(key)
+            image, share = self.mixing.mix(k_mix, to_float(batch["image"]))
+            logits, _, stats = single.train(self.net, params, stats, image, k_net)
+            label = jax.nn.one_hot(batch["label"], logits.shape[-1])
+            target = share * label + (1 - share) * label[::-1]
+            value = classification_loss(logits, target, self.class_weights, self.smoothing).mean()
+            return value, (stats, {"accuracy": topk_correct(logits, batch["label"], 1).mean()})
+
+        return single.step(
+            state, batch, key, loss, self.tx, ema_decay=self.ema_decay, microbatches=self.microbatches
+        )  # fmt: skip
+
+    def evaluate(self, state: State, batch: Batch, key: PRNGKeyArray) -> Metrics:
+        """Sum top-1, top-5 and cross-entropy over the valid rows."""
+        logits = single.infer(self.net, state, to_float(batch["image"]))
+        target = jax.nn.one_hot(batch["label"], logits.shape[-1])
+        valid = batch["valid"]
+        return {
+            "accuracy": Mean.of(topk_correct(logits, batch["label"], 1), valid),
+            "top5": Mean.of(topk_correct(logits, batch["label"], 5), valid),
+            "loss": Mean.of(optax.softmax_cross_entropy(logits, target), valid),
+        }
+
+    def preview(self, state: State, batch: Batch, key: PRNGKeyArray) -> dict[str, Panels]:
+        """Show images with the class they are taken for."""
+        image = to_float(batch["image"])
+        guess = single.infer(self.net, state, image).argmax(-1)
+        return {
+            "classes": Panels(
+                images=grey_to_rgb(image)[None], titles=(), guess=guess[None], truth=batch["label"][None]
+            )
+        }
+
+    def predict(self, state: State, image: Array) -> Array:
+        """Return class probabilities f32[b n] of images f32[b h w c] in [-1, 1]."""
+        return jax.nn.softmax(single.infer(self.net, state, image))

@@ -1,0 +1,101 @@
+"""Segmentation: an image of any size in, an H×W×N map of logits out."""
+
+import dataclasses
+
+import flax.linen as nn
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from jaxgen.inference import Inference, Whole
+from jaxgen.losses import CrossEntropy, Loss, per_image
+from jaxgen.metrics import Confusion, Mean
+from jaxgen.objective import Horizon, Metrics, Panels, Scalars
+from jaxgen.objectives import single
+from jaxgen.optim import Optimizer
+from jaxgen.palette import palette
+from jaxgen.pixels import grey_to_rgb, to_float
+from jaxgen.state import State
+from jaxgen.typing import IGNORE, Batch, Spec, Tree, UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Segmentation:
+    """Any net that maps [b h w c] to [b h w n], trained by a loss over the pixels that count, measured by mIoU."""
+
+    net: nn.Module
+    optimizer: Optimizer
+    loss: Loss = CrossEntropy()
+    """Cross-entropy, Dice, Jaccard, Focal, Lovasz, or a Sum of them."""
+    aux_weight: float = 0.4
+    """Weight of the same loss on each auxiliary output, where the net has any."""
+    inference: Inference = Whole()
+    """How images are read when measured and predicted: whole, by a sliding window, or with test-time augmentation."""
+    ema_decay: float = 0.0
+    """Decay of the weights' moving average, which evaluation uses; 0 keeps none."""
+    microbatches: int = 1
+    """Equal parts of the batch whose gradients are accumulated one after the other."""
+    steps: Horizon = 1
+
+    @property
+    def tx(self) -> optax.GradientTransformation:
+        return self.optimizer.transform(self.steps)
+
+    def check(self, spec: Spec, classes: tuple[str, ...]) -> None:
+        """Raise UserError unless the batch has masks and the net one output for each class."""
+        if "mask" not in spec:
+            raise UserError(f"segmentation needs a mask with each image; the data has {', '.join(spec)}")
+        single.check_outputs(self.net, spec, classes)
+
+    def init(self, key: PRNGKeyArray, spec: Spec) -> State:
+        """Make the first state."""
+        return single.init(self.net, self.tx, key, spec, ema=self.ema_decay > 0)
+
+    def step(self, state: State, batch: Batch, key: PRNGKeyArray) -> tuple[State, Scalars]:
+        """Make one update."""
+
+        def loss(params: Tree, stats: Tree, batch: Batch, key: PRNGKeyArray) -> tuple[Array, tuple[Tree, Scalars]]:
+            mask = batch["mask"].astype(jnp.int32)
+            logits, others, stats = single.train(self.net, params, stats, to_float(batch["image"]), key)
+            value = self.loss(logits, mask).mean()
+            for other in others:
+                value += self.aux_weight * self.loss(other, mask).mean()
+            right = ((logits.argmax(-1) == mask) & (mask != IGNORE)).sum() / jnp.maximum((mask != IGNORE).sum(), 1)
+            return value, (stats, {"pixel_accuracy": right})
+
+        return single.step(
+            state, batch, key, loss, self.tx, ema_decay=self.ema_decay, microbatches=self.microbatches
+        )  # fmt: skip
+
+    def evaluate(self, state: State, batch: Batch, key: PRNGKeyArray) -> Metrics:
+        """Count which class was taken for which over the valid rows' pixels, and sum the rows' losses."""
+        logits = self._logits(state, to_float(batch["image"]))
+        mask = batch["mask"].astype(jnp.int32)
+        return {
+            "confusion": Confusion.of(logits.argmax(-1), mask, batch["valid"], logits.shape[-1]),
+            "loss": Mean.of(per_image(self.loss, logits, mask), batch["valid"]),
+        }
+
+    def preview(self, state: State, batch: Batch, key: PRNGKeyArray) -> dict[str, Panels]:
+        """Show image, truth and prediction side by side."""
+        image = to_float(batch["image"])
+        logits = self._logits(state, image)
+        rgb = grey_to_rgb(image)
+        shown = [rgb, tint(rgb, batch["mask"], logits.shape[-1]), tint(rgb, logits.argmax(-1), logits.shape[-1])]
+        return {"masks": Panels(images=jnp.stack(shown, 1), titles=("image", "truth", "prediction"))}
+
+    def predict(self, state: State, image: Float[Array, "b h w c"]) -> Float[Array, "b h w n"]:
+        """Return logits f32[b h w n] of images f32[b h w c] in [-1, 1]; any size in, the same size out."""
+        return self._logits(state, image)
+
+    def _logits(self, state: State, image: Float[Array, "b h w c"]) -> Float[Array, "b h w n"]:
+        return self.inference.apply(lambda x: single.infer(self.net, state, x), image)
+
+
+def tint(image: Float[Array, "b h w 3"], mask: Array, classes: int) -> Float[Array, "b h w 3"]:
+    """Colour images in [-1, 1] by class; class 0 stays as it is, pixels that do not count turn grey."""
+    mask = mask.astype(jnp.int32)
+    colours = jnp.asarray(palette(classes)).astype(jnp.float32) / 127.5 - 1
+    mixed = 0.4 * image + 0.6 * colours[jnp.clip(mask, 0, classes - 1)]
+    mixed = jnp.where((mask == 0)[..., None], image, mixed)
+    return jnp.where((mask == IGNORE)[..., None], 0.4 * image, mixed)

@@ -1,0 +1,179 @@
+"""Optimizers and schedules as values: an experiment names them, `transform` turns them into optax."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, PRNGKeyArray
+
+from jaxgen import tree
+from jaxgen.typing import Tree, UserError
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """A learning rate over a training of `steps` steps."""
+
+    def over(self, steps: int) -> optax.Schedule: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Constant:
+    """The same rate throughout."""
+
+    rate: float
+
+    def over(self, steps: int) -> optax.Schedule:
+        return optax.constant_schedule(self.rate)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cosine:
+    """Linear warm-up to `rate`, then half a cosine down to `rate * floor` (SGDR, arXiv:1608.03983, one cycle)."""
+
+    rate: float
+    warmup: float = 0.05
+    """Share of the training spent rising from 0."""
+    floor: float = 0.0
+
+    def over(self, steps: int) -> optax.Schedule:
+        rise = round(self.warmup * steps)
+        return optax.warmup_cosine_decay_schedule(
+            init_value=0.0 if rise else self.rate,
+            peak_value=self.rate,
+            warmup_steps=rise,
+            decay_steps=max(steps, rise + 1),
+            end_value=self.rate * self.floor,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Poly:
+    """Rate falling as (1 - t/T)^power, the schedule of segmentation (DeepLab, arXiv:1606.00915, section 4.1)."""
+
+    rate: float
+    power: float = 0.9
+    warmup: float = 0.0
+    """Share of the training spent rising linearly from 0."""
+    floor: float = 0.0
+
+    def over(self, steps: int) -> optax.Schedule:
+        rise = round(self.warmup * steps)
+        fall = optax.polynomial_schedule(self.rate, self.rate * self.floor, self.power, max(steps - rise, 1))
+        if not rise:
+            return fall
+        return optax.join_schedules([optax.linear_schedule(0.0, self.rate, rise), fall], [rise])
+
+
+@runtime_checkable
+class Method(Protocol):
+    """How a gradient becomes a direction; `decay` is the weight decay to place where the method wants it."""
+
+    def direction(self, decay: optax.GradientTransformation) -> optax.GradientTransformation: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Momentum:
+    """Stochastic gradient descent with momentum; weight decay joins the gradient, as an L2 term does."""
+
+    momentum: float = 0.9
+    nesterov: bool = False
+
+    def direction(self, decay: optax.GradientTransformation) -> optax.GradientTransformation:
+        return optax.chain(decay, optax.trace(self.momentum, self.nesterov))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adam:
+    """Adam (arXiv:1412.6980); weight decay is decoupled, as in AdamW (arXiv:1711.05101)."""
+
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+
+    def direction(self, decay: optax.GradientTransformation) -> optax.GradientTransformation:
+        return optax.chain(optax.scale_by_adam(self.b1, self.b2, self.eps), decay)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """A method, its learning rate, and what happens to the gradient on the way."""
+
+    rate: Schedule
+    method: Method = Adam()
+    clip: float | None = None
+    """Largest global norm of the gradient; None leaves it alone."""
+    weight_decay: float = 0.0
+    decay: str = r"kernel$"
+    """Regular expression: weight decay acts on the parameters whose path it finds."""
+    multipliers: tuple[tuple[str, float], ...] = ()
+    """(regular expression, factor) pairs: the first that finds a path multiplies that parameter's rate; 0 freezes it."""
+
+    def transform(self, steps: int) -> optax.GradientTransformation:
+        """Build the optax chain for a training of `steps` steps.
+
+        Raises UserError at init if an expression in `multipliers` finds no parameter.
+        """
+        parts = [] if self.clip is None else [optax.clip_by_global_norm(self.clip)]
+        if self.weight_decay:
+            mask = lambda params: tree.map_with_path(lambda path, _: bool(re.search(self.decay, path)), params)  # noqa: E731
+            decay = optax.add_decayed_weights(self.weight_decay, mask)
+        else:
+            decay = optax.identity()
+        parts.append(self.method.direction(decay))
+        if self.multipliers:
+            parts.append(_scale_by_path(self.multipliers))
+        parts.append(optax.scale_by_learning_rate(self.rate.over(steps)))
+        return optax.chain(*parts)
+
+
+def _scale_by_path(multipliers: tuple[tuple[str, float], ...]) -> optax.GradientTransformation:
+    def factor(path: str) -> float:
+        return next((f for pattern, f in multipliers if re.search(pattern, path)), 1.0)
+
+    def init(params: Tree) -> optax.EmptyState:
+        paths = [path for path, _ in tree.leaves(params)]
+        for pattern, _ in multipliers:
+            if not any(re.search(pattern, path) for path in paths):
+                raise UserError(f"optimizer.multipliers: {pattern!r} finds no parameter; there are {', '.join(paths[:8])} …")
+        return optax.EmptyState()
+
+    def scale(updates: Tree, state: optax.EmptyState, params: Tree | None = None) -> tuple[Tree, optax.EmptyState]:
+        del params
+        return tree.map_with_path(lambda path, u: u * factor(path), updates), state
+
+    return optax.GradientTransformation(init, scale)
+
+
+# (params, stats, batch, key) -> loss, (new stats, scalars to log)
+Loss = Callable[[Tree, Tree, dict[str, Array], PRNGKeyArray], tuple[Array, tuple[Tree, dict[str, Array]]]]
+
+
+def gradients(
+    loss: Loss, params: Tree, stats: Tree, batch: dict[str, Array], key: PRNGKeyArray, microbatches: int = 1
+) -> tuple[Tree, Tree, dict[str, Array]]:
+    """Return (gradient of the loss, new stats, scalars), averaged over `microbatches` equal parts of the batch.
+
+    With more than one part (gradient accumulation) only one part's activations live at a time; batch statistics
+    pass from part to part. Part j holds examples j, j + microbatches, …, so that each part lies on all devices.
+    """
+    differentiate = jax.value_and_grad(loss, has_aux=True)
+    if microbatches == 1:
+        (value, (stats, scalars)), grads = differentiate(params, stats, batch, key)
+        return grads, stats, {"loss": value, **scalars}
+
+    parts = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, microbatches, *x.shape[1:]), 0, 1), batch)
+
+    def one(carry: tuple[Tree, Tree], xs: Any) -> tuple[tuple[Tree, Tree], dict[str, Array]]:
+        total, stats = carry
+        part, k = xs
+        (value, (stats, scalars)), grads = differentiate(params, stats, part, k)
+        return (jax.tree.map(jnp.add, total, grads), stats), {"loss": value, **scalars}
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    (total, stats), scalars = jax.lax.scan(one, (zeros, stats), (parts, jax.random.split(key, microbatches)))
+    return jax.tree.map(lambda g: g / microbatches, total), stats, jax.tree.map(lambda s: s.mean(0), scalars)

@@ -1,0 +1,135 @@
+"""A run folder: what an experiment leaves behind, and the proof that it is this experiment's."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxgen import experiment as experiments
+from jaxgen.experiment import Experiment
+from jaxgen.typing import UserError
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What a run knows of its data without opening it: the classes, and the arrays of one training example."""
+
+    classes: tuple[str, ...]
+    element: dict[str, tuple[tuple[int, ...], np.dtype]]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """Names of the files in a run folder."""
+
+    path: pathlib.Path
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        return self.path / "checkpoints"
+
+    @property
+    def previews(self) -> pathlib.Path:
+        return self.path / "previews"
+
+    @property
+    def metrics(self) -> pathlib.Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def eval(self) -> pathlib.Path:
+        return self.path / "eval.json"
+
+    @property
+    def text(self) -> pathlib.Path:
+        return self.path / "experiment.txt"
+
+    @property
+    def json(self) -> pathlib.Path:
+        return self.path / "experiment.json"
+
+    def claim(self, experiment: Experiment, data: Data) -> None:
+        """Make the folder this experiment's, or check that it already is.
+
+        Raises UserError if the folder holds another experiment (naming the fields that differ), holds something
+        else, or cannot be written.
+        """
+        encoded = experiments.encode(experiment)
+        if self.json.exists():
+            differ = experiments.differences(_read(self.json), encoded)
+            if differ:
+                more = f"; and {len(differ) - 4} more" if len(differ) > 4 else ""
+                raise UserError(
+                    f"{self.path} holds another experiment: {'; '.join(differ[:4])}{more}\n"
+                    "give this one its own folder with --run-dir, or remove that one"
+                )
+        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise UserError(f"{self.path} is there and is not a run folder; choose another with --run-dir")
+        try:
+            self.previews.mkdir(parents=True, exist_ok=True)
+            probe = self.path / ".writable"
+            probe.touch()
+            probe.unlink()
+            if not self.json.exists():
+                self.text.write_text(_about(experiment))
+                element = {name: [list(shape), str(dtype)] for name, (shape, dtype) in data.element.items()}
+                (self.path / "data.json").write_text(json.dumps({"classes": data.classes, "element": element}))
+                # Written last and at once: a folder with this file in it has been claimed whole.
+                fresh = self.json.with_suffix(".tmp")
+                fresh.write_text(json.dumps(encoded, indent=1))
+                fresh.replace(self.json)
+        except OSError as error:
+            raise UserError(f"cannot write to {self.path}: {error.strerror}; choose another with --run-dir") from error
+
+    @functools.cached_property
+    def experiment(self) -> Experiment:
+        """The experiment that made this folder.
+
+        Raises UserError if there is no run here or the code has moved on.
+        """
+        if not self.json.exists():
+            raise UserError(f"{self.path} is not a run folder: it has no {self.json.name} (train.py makes run folders)")
+        return experiments.decode(_read(self.json))
+
+    @functools.cached_property
+    def data(self) -> Data:
+        """The data that the run was made from."""
+        found = _read(self.path / "data.json")
+        element = {name: (tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in found["element"].items()}
+        return Data(tuple(found["classes"]), element)
+
+
+def _read(path: pathlib.Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+
+
+def _about(experiment: Experiment) -> str:
+    lines = [experiments.describe(experiment), ""]
+    lines += [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
+    lines += [f"python {sys.version.split()[0]}", f"devices {jax.device_count()} x {jax.devices()[0].device_kind}"]
+    lines += [f"commit {_commit()}", f"command {' '.join(sys.argv)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _commit() -> str:
+    """The git commit of the code, with "+" where it has uncommitted changes."""
+    here = pathlib.Path(__file__).parent
+    git = ["git", "-C", str(here)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+        dirty = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown (not in a git checkout)"
+    return commit + ("+" if dirty.strip() else "")

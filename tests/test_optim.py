@@ -1,0 +1,116 @@
+"""Optimizers, schedules, accumulation and averages against closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxgen import optim, state, tree
+from jaxgen.optim import Adam, Constant, Cosine, Momentum, Optimizer, Poly
+from jaxgen.typing import UserError
+
+PARAMS = {"conv": {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array([0.5])}}
+GRADS = {"conv": {"kernel": jnp.array([3.0, 4.0]), "bias": jnp.array([0.0])}}
+
+
+def one_update(optimizer: Optimizer, steps: int = 10):
+    tx = optimizer.transform(steps)
+    updates, _ = tx.update(GRADS, tx.init(PARAMS), PARAMS)
+    return updates
+
+
+@pytest.mark.parametrize(
+    ("schedule", "at", "expected"),
+    [
+        (Constant(rate=0.1), 7, 0.1),
+        (Cosine(rate=1.0, warmup=0.2), 10, 0.5),
+        (Cosine(rate=1.0, warmup=0.2), 20, 1.0),
+        (Cosine(rate=1.0, warmup=0.2), 60, 0.5),
+        (Cosine(rate=1.0, warmup=0.2, floor=0.1), 100, 0.1),
+        (Cosine(rate=1.0, warmup=0.0), 0, 1.0),
+        (Poly(rate=1.0), 50, 0.5**0.9),
+        (Poly(rate=1.0, warmup=0.1, power=1.0), 5, 0.5),
+        (Poly(rate=1.0, warmup=0.1, power=1.0), 55, 0.5),
+        (Poly(rate=2.0, floor=0.25), 100, 0.5),
+    ],
+)
+def test_schedules_pass_through_known_points(schedule, at, expected):
+    np.testing.assert_allclose(schedule.over(100)(at), expected, rtol=1e-5)
+
+
+def test_momentum_decays_through_the_gradient_and_adam_beside_it():
+    sgd = one_update(Optimizer(rate=Constant(rate=0.1), method=Momentum(momentum=0.0), weight_decay=0.5))
+    np.testing.assert_allclose(sgd["conv"]["kernel"], [-0.1 * (3 + 0.5), -0.1 * (4 - 1)], rtol=1e-6)
+    adam = one_update(Optimizer(rate=Constant(rate=0.1), method=Adam(), weight_decay=0.5))
+    # Adam's first step is the sign of the gradient, whatever its size.
+    np.testing.assert_allclose(adam["conv"]["kernel"], [-0.1 * (1 + 0.5), -0.1 * (1 - 1)], rtol=1e-4, atol=1e-6)
+
+
+def test_weight_decay_leaves_what_the_expression_does_not_find():
+    updates = one_update(Optimizer(rate=Constant(rate=0.1), method=Momentum(momentum=0.0), weight_decay=0.5))
+    assert updates["conv"]["bias"] == 0
+
+
+def test_clipping_bounds_the_global_norm():
+    updates = one_update(Optimizer(rate=Constant(rate=1.0), method=Momentum(momentum=0.0), clip=1.0))
+    np.testing.assert_allclose(optax.tree.norm(updates), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(updates["conv"]["kernel"], [-0.6, -0.8], rtol=1e-6)
+
+
+def test_multipliers_scale_and_freeze_by_path():
+    slow = Optimizer(rate=Constant(rate=1.0), method=Momentum(momentum=0.0), multipliers=((r"kernel$", 0.1),))
+    np.testing.assert_allclose(one_update(slow)["conv"]["kernel"], [-0.3, -0.4], rtol=1e-6)
+    frozen = Optimizer(rate=Constant(rate=1.0), weight_decay=1.0, multipliers=((r"conv/kernel", 0.0),))
+    assert not one_update(frozen)["conv"]["kernel"].any()
+
+
+def test_a_multiplier_that_finds_nothing_is_named():
+    with pytest.raises(UserError, match=r"multipliers.*'kernle'.*conv/bias"):
+        Optimizer(rate=Constant(rate=1.0), multipliers=(("kernle", 1.0),)).transform(1).init(PARAMS)
+
+
+def quadratic(params, stats, batch, key):
+    error = batch["x"] @ params["w"] - batch["y"]
+    return (error**2).mean(), ({"seen": stats["seen"] + 1}, {"bias": error.mean()})
+
+
+@pytest.mark.parametrize("microbatches", [2, 4, 8])
+def test_accumulated_gradients_are_the_whole_batchs(microbatches, key):
+    k1, k2, k3 = jax.random.split(key, 3)
+    batch = {"x": jax.random.normal(k1, (8, 3)), "y": jax.random.normal(k2, (8,))}
+    params, stats = {"w": jax.random.normal(k3, (3,))}, {"seen": jnp.int32(0)}
+    whole, _, scalars = optim.gradients(quadratic, params, stats, batch, key)
+    parts, seen, mean = optim.gradients(quadratic, params, stats, batch, key, microbatches)
+    np.testing.assert_allclose(parts["w"], whole["w"], rtol=1e-5)
+    np.testing.assert_allclose(mean["loss"], scalars["loss"], rtol=1e-5)
+    np.testing.assert_allclose(mean["bias"], scalars["bias"], rtol=1e-5, atol=1e-6)
+    assert seen["seen"] == microbatches  # statistics pass from part to part
+
+
+def test_update_moves_the_average_by_its_decay():
+    tx = optax.sgd(1.0)
+    net = state.create(PARAMS, {}, tx, ema=True)
+    net = state.update(net, tx, GRADS, stats={}, ema_decay=0.75)
+    np.testing.assert_allclose(net.params["conv"]["kernel"], [-2.0, -6.0])
+    np.testing.assert_allclose(net.ema["conv"]["kernel"], [0.75 * 1 + 0.25 * -2, 0.75 * -2 + 0.25 * -6])
+    assert net.best_params is net.ema
+    assert state.create(PARAMS, {}, tx, ema=False).best_params is PARAMS
+
+
+def test_warm_decay_rises_to_the_decay():
+    steps = jnp.array([0, 8, 10_000])
+    np.testing.assert_allclose(jax.vmap(lambda t: state.warm_decay(0.99, t))(steps), [0.1, 0.5, 0.99], rtol=1e-6)
+
+
+def test_digest_tells_any_two_trees_apart():
+    a = {"w": np.zeros(3, np.float32), "b": np.int32(1)}
+    same = {"b": np.int32(1), "w": np.zeros(3, np.float32)}
+    others = [
+        {"w": np.zeros(3, np.float32), "b": np.int32(2)},
+        {"w": np.zeros((3, 1), np.float32), "b": np.int32(1)},
+        {"v": np.zeros(3, np.float32), "b": np.int32(1)},
+        {"w": np.zeros(3, np.int32), "b": np.int32(1)},
+    ]
+    assert tree.digest(a) == tree.digest(same)
+    assert len({tree.digest(a), *map(tree.digest, others)}) == 5
