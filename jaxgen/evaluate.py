@@ -43,7 +43,7 @@ def evaluator(objective: Objective, mesh: Mesh, seed: int, stop: Callable[[], bo
     return evaluate
 
 
-def test_batches(pipeline: Pipeline, examples: Examples, mesh: Mesh, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+def evaluation_batches(pipeline: Pipeline, examples: Examples, mesh: Mesh, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
     """Return every example once, in batches of the given size or what next divides over the devices."""
     size = -(-batch_size // batch_parts(mesh)) * batch_parts(mesh)
     return batches.test_batches(examples, pipeline.transforms, batch_size=size)
@@ -55,7 +55,7 @@ def evaluate(run: Restored) -> dict[str, Any]:
     examples = experiment.test.source.open()
     with jax.set_mesh(run.mesh):
         measure = evaluator(experiment.objective, run.mesh, experiment.seed)
-        sums = measure(run.state, test_batches(experiment.test, examples, run.mesh, experiment.test_batch_size))
+        sums = measure(run.state, evaluation_batches(experiment.test, examples, run.mesh, experiment.test_batch_size))
     if sums is None:
         raise UserError("the test data is empty")
     return metrics.results(sums, examples.classes)
@@ -63,5 +63,13 @@ def evaluate(run: Restored) -> dict[str, Any]:
 
 def _add(total: Metrics | None, sums: Metrics) -> Metrics:
     host = jax.device_get(sums)
-    return {k: metrics.widen(v) for k, v in host.items()} if total is None else metrics.merge(total, host)
+    return metrics.merge(jax.tree.map(np.zeros_like, host) if total is None else total, host)
+
+
+def lines(results: dict[str, Any]) -> list[str]:
+    """Write an evaluation's results for a person: a table where there are classes, a line for the rest."""
+    table = metrics.describe(results) if "per_class" in results else []
+    named = {"miou", "macc", "aacc", "fwiou", "dice"} if table else set()
+    rest = {k: v for k, v in results.items() if isinstance(v, int | float) and k not in named}
+    return [*table, "  ".join(f"{name} {value:.4f}" for name, value in rest.items())]
 

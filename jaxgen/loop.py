@@ -13,7 +13,7 @@ import numpy as np
 from jaxgen import metrics, pictures
 from jaxgen.checkpoint import Checkpoints
 from jaxgen.data import batches
-from jaxgen.evaluate import evaluator, test_batches
+from jaxgen.evaluate import evaluation_batches, evaluator, lines
 from jaxgen.experiment import Experiment
 from jaxgen.interrupt import Interrupt
 from jaxgen.log import JsonLines, Log, TensorBoard, Terminal
@@ -62,10 +62,10 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
             terminal.say(f"going on from step {start} of {experiment.steps} in {folder.path}")
 
         def test(size: int) -> Iterator[dict[str, np.ndarray]]:
-            return test_batches(experiment.test, test_set, mesh, size)
+            return evaluation_batches(experiment.test, test_set, mesh, size)
 
         measure = evaluator(experiment.objective, mesh, experiment.seed, interrupt)
-        preview = jax.jit(experiment.objective.preview)
+        preview = jax.jit(lambda state, batch: experiment.objective.preview(state, batch, jax.random.key(experiment.seed)))
         shown = put_batch(mesh, next(iter(test(PREVIEW))))
         feed = batches.train_batches(
             train_set, experiment.train.transforms, seed=experiment.seed, batch_size=experiment.batch_size,
@@ -104,9 +104,9 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
                 interrupt.leave(step)
             if last or step % experiment.preview_every == 0:
                 with window.paused():
-                    for name, panels in jax.device_get(preview(state, shown, jax.random.key(experiment.seed))).items():
+                    for name, panels in jax.device_get(preview(state, shown)).items():
                         picture = pictures.sheet(panels, test_set.classes)
-                        pictures.save_png(str(folder.previews / f"step_{step:08}_{name}.png"), picture)
+                        pictures.save_png(folder.previews / f"step_{step:08}_{name}.png", picture)
                         for log in logs:
                             log.image(step, name, picture)
             if experiment.evaluate_every and step % experiment.evaluate_every == 0 and not last:
@@ -126,7 +126,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         results = metrics.results(sums, test_set.classes)
         for log in logs:
             log.write(experiment.steps, "test", results)
-        for line in metrics.table(results):
+        for line in lines(results):
             terminal.say(line)
         write_results(folder, experiment.steps, results)
         return results

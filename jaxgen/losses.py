@@ -1,11 +1,10 @@
 """Losses of dense prediction and of classification: values that are called, f32[b] whose mean is the batch's loss.
 
-There is one path from a mask to a loss. `_pixels` decides which pixels count and writes their truth as one-hot rows that
-are zero where a pixel is ignored; each loss then makes one value and one mass per image out of them, and `_average` divides
-by the whole batch's mass. Hence, for every loss here:
+There is one path from a mask to a loss. `Loss.__call__` says which pixels count and writes their truth as one-hot rows,
+zero where a pixel is ignored; each loss makes one cost and one mass per image out of them, and `_average` divides by
+the whole batch's mass. Hence, for every loss here:
 
-- a pixel of id 255 has no influence, an image without a counted pixel has none either, and a batch without one costs 0
-  with a gradient of 0;
+- a pixel of id 255 has no influence, nor has an image that holds no other; a batch of such costs 0, its gradient is 0;
 - an id that is neither a class nor 255 makes the loss NaN: a device cannot raise, and a guess would be silent;
 - a net with one logit x is the net with the two logits (0, x): cross-entropy is then binary cross-entropy, and region
   losses see background and foreground;
@@ -17,24 +16,35 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Integer
 
 from jaxgen.typing import IGNORE, UserError
 
+Pixels = Float[Array, "b p n"]  # p = h w pixels in a row
+
 
 class Loss(abc.ABC):
-    """Map logits f32[b h w n] and a mask of ids 0..n-1 or 255 to f32[b], whose mean over b is the loss of the batch.
+    """Map logits f32[b h w n] and a mask of ids 0..n-1 or 255 to f32[b], whose mean over b is the loss of the batch."""
 
-    A base class and no Protocol, which anything that can be called would satisfy.
-    """
+    def __call__(self, logits: Float[Array, "b h w n"], mask: Integer[Array, "b h w"]) -> Float[Array, " b"]:
+        b, h, w, n = logits.shape
+        logits = logits.astype(jnp.float32).reshape(b, h * w, n)
+        if n == 1:
+            logits = jnp.concatenate([jnp.zeros_like(logits), logits], -1)
+        ids = mask.astype(jnp.int32).reshape(b, h * w)
+        valid = ids != IGNORE
+        foreign = (valid & ((ids < 0) | (ids >= logits.shape[-1]))).any(1)
+        truth = jax.nn.one_hot(ids, logits.shape[-1])  # an id out of range is a row of zeros: no index is ever followed
+        return self.of_pixels(jax.nn.log_softmax(logits), truth, valid) * jnp.where(foreign, jnp.nan, 1.0)
 
     @abc.abstractmethod
-    def __call__(self, logits: Float[Array, "b h w n"], mask: Int[Array, "b h w"]) -> Float[Array, " b"]: ...
+    def of_pixels(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
+        """Measure log-probabilities against one-hot truth, whose rows are zero where a pixel is not valid."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CrossEntropy(Loss):
-    """Softmax cross-entropy, averaged over the batch's pixels as torch averages it: by the weight of their true class."""
+    """Softmax cross-entropy; the batch's pixels are averaged as in torch, by the weight of their true class."""
 
     class_weights: tuple[float, ...] = ()
     """One weight for each class; () weighs all alike."""
@@ -49,8 +59,7 @@ class CrossEntropy(Loss):
         if not 0 < self.keep <= 1:
             raise UserError(f"CrossEntropy.keep is a share above 0, at most 1; got {self.keep}")
 
-    def __call__(self, logits: Float[Array, "b h w n"], mask: Int[Array, "b h w"]) -> Float[Array, " b"]:
-        log_p, truth, valid = _pixels(logits, mask)
+    def of_pixels(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
         cost, mass = _cross_entropy(log_p, truth, self.class_weights, self.smoothing)
         if self.keep < 1:
             cost, mass = _hardest(cost, mass, valid, self.keep)
@@ -70,8 +79,7 @@ class Focal(Loss):
         if self.gamma < 0:
             raise UserError(f"Focal.gamma is 0 or more; got {self.gamma}")
 
-    def __call__(self, logits: Float[Array, "b h w n"], mask: Int[Array, "b h w"]) -> Float[Array, " b"]:
-        log_p, truth, _ = _pixels(logits, mask)
+    def of_pixels(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
         cost, mass = _cross_entropy(log_p, truth, self.class_weights, 0.0)
         wrong = -jnp.expm1((truth * log_p).sum(-1))
         # The floor keeps the slope of wrong^gamma finite at 0 for gamma < 1.
@@ -82,10 +90,10 @@ class Focal(Loss):
 class Tversky(Loss):
     """1 - TP / (TP + alpha FP + beta FN), from soft counts (arXiv:1706.05721).
 
-    The counts are an image's own; its loss is the mean over the classes that are present in its truth, without smoothing
-    constants. A class that is absent is not scored, for its only perfect score would be at probability 0 everywhere: false
-    alarms cost through the classes whose pixels they take. So, for one logit, an empty mask costs 0 if predicted empty and
-    1 if predicted full.
+    The counts are an image's own; its loss is the mean over the classes that are present in its truth, and needs no
+    smoothing constant. An absent class is not scored: any probability above 0 would score worst. Its false alarms cost
+    through the classes whose pixels they take, so that, for one logit, an empty mask costs 0 where it is predicted
+    empty and 1 where it is predicted full.
     """
 
     alpha: float = 0.3
@@ -97,8 +105,7 @@ class Tversky(Loss):
         if self.alpha < 0 or self.beta < 0:
             raise UserError(f"Tversky.alpha and beta are 0 or more; got {self.alpha} and {self.beta}")
 
-    def __call__(self, logits: Float[Array, "b h w n"], mask: Int[Array, "b h w"]) -> Float[Array, " b"]:
-        log_p, truth, valid = _pixels(logits, mask)
+    def of_pixels(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
         p = jnp.exp(log_p) * valid[..., None]
         size = truth.sum(1)
         hits = (p * truth).sum(1)
@@ -108,29 +115,28 @@ class Tversky(Loss):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dice(Loss):
-    """1 - 2 TP / (2 TP + FP + FN), from soft counts (V-Net, arXiv:1606.04797, without the squares): Tversky(1/2, 1/2)."""
+    """1 - 2 TP / (2 TP + FP + FN) from soft counts (arXiv:1606.04797, without the squares), which is Tversky(½, ½)."""
 
-    def __call__(self, logits: Float[Array, "b h w n"], mask: Int[Array, "b h w"]) -> Float[Array, " b"]:
-        return Tversky(alpha=0.5, beta=0.5)(logits, mask)
+    def of_pixels(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
+        return Tversky(alpha=0.5, beta=0.5).of_pixels(log_p, truth, valid)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Jaccard(Loss):
-    """1 - TP / (TP + FP + FN), from soft counts: Tversky(1, 1)."""
+    """1 - TP / (TP + FP + FN) from soft counts, which is Tversky(1, 1)."""
 
-    def __call__(self, logits: Float[Array, "b h w n"], mask: Int[Array, "b h w"]) -> Float[Array, " b"]:
-        return Tversky(alpha=1.0, beta=1.0)(logits, mask)
+    def of_pixels(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
+        return Tversky(alpha=1.0, beta=1.0).of_pixels(log_p, truth, valid)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Lovasz(Loss):
-    """Lovász-softmax: the convex extension of 1 - IoU, over each image and the classes present in it (arXiv:1705.08790).
+    """Lovász-softmax: the convex extension of 1 - IoU, averaged over the classes that are present (arXiv:1705.08790).
 
-    By image rather than by batch, so that no sort spans devices and the loss of an image does not depend on its neighbours.
+    Each image is measured alone: no sort spans devices, and an image's loss does not depend on its neighbours.
     """
 
-    def __call__(self, logits: Float[Array, "b h w n"], mask: Int[Array, "b h w"]) -> Float[Array, " b"]:
-        log_p, truth, valid = _pixels(logits, mask)
+    def of_pixels(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
         error = jnp.where(valid[..., None], jnp.abs(truth - jnp.exp(log_p)), 0.0)
         price = jax.vmap(jax.vmap(_lovasz_gradient, in_axes=(1, 1, None), out_axes=1))(error, truth, valid)
         return _over_present((error * price).sum(1), truth.sum(1))
@@ -143,8 +149,8 @@ class Sum(Loss):
     terms: tuple[tuple[float, Loss], ...] = ((1.0, CrossEntropy()), (1.0, Dice()))
     """(weight, loss) pairs."""
 
-    def __call__(self, logits: Float[Array, "b h w n"], mask: Int[Array, "b h w"]) -> Float[Array, " b"]:
-        return sum((weight * loss(logits, mask) for weight, loss in self.terms), jnp.zeros(logits.shape[0]))
+    def of_pixels(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
+        return sum((weight * loss.of_pixels(log_p, truth, valid) for weight, loss in self.terms), jnp.zeros(len(log_p)))
 
 
 def classification_loss(
@@ -161,24 +167,9 @@ def classification_loss(
     return _average(*_cross_entropy(log_p, targets, class_weights, smoothing))
 
 
-def per_image(loss: Loss, logits: Float[Array, "b h w n"], mask: Int[Array, "b h w"]) -> Float[Array, " b"]:
-    """Give each image the loss that it has as a batch of its own, which is what evaluation averages over any batches."""
+def per_image(loss: Loss, logits: Float[Array, "b h w n"], mask: Integer[Array, "b h w"]) -> Float[Array, " b"]:
+    """Give each image the loss of a batch of its own: what evaluation averages, however the images are batched."""
     return jax.vmap(lambda x, y: loss(x[None], y[None])[0])(logits, mask)
-
-
-def _pixels(
-    logits: Float[Array, "b h w n"], mask: Int[Array, "b h w"]
-) -> tuple[Float[Array, "b p m"], Float[Array, "b p m"], Bool[Array, "b p"]]:
-    """Return log-probabilities, one-hot truth (zero where ignored) and which pixels count, p = h w pixels in a row."""
-    b, h, w, n = logits.shape
-    logits = logits.astype(jnp.float32).reshape(b, h * w, n)
-    if n == 1:
-        logits = jnp.concatenate([jnp.zeros_like(logits), logits], -1)
-    ids = mask.astype(jnp.int32).reshape(b, h * w)
-    truth = jax.nn.one_hot(ids, logits.shape[-1])  # an id out of range gives a row of zeros, no index is ever followed
-    valid = ids != IGNORE
-    foreign = (valid & ((ids < 0) | (ids >= logits.shape[-1]))).any(1)
-    return jnp.where(foreign[:, None, None], jnp.nan, jax.nn.log_softmax(logits)), truth, valid
 
 
 def _cross_entropy(
@@ -207,11 +198,13 @@ def _hardest(
     return jnp.where(first, cost, 0.0), jnp.where(first, mass, 0.0)
 
 
-def _lovasz_gradient(error: Float[Array, " p"], truth: Float[Array, " p"], valid: Bool[Array, " p"]) -> Float[Array, " p"]:
+def _lovasz_gradient(
+    error: Float[Array, " p"], truth: Float[Array, " p"], valid: Bool[Array, " p"]
+) -> Float[Array, " p"]:
     """Return what 1 - IoU of one class gains at each pixel when the wrong pixels are counted from the worst on.
 
-    A pixel of the class leaves the intersection, any other joins the union. The gain (algorithm 1 of arXiv:1705.08790) is
-    written out, where a difference of two near-equal numbers would lose most of its digits on a large image.
+    A pixel of the class leaves the intersection, any other joins the union. The gain (algorithm 1 of the paper) is
+    written out: as a difference of two near-equal numbers it would lose most of its digits on a large image.
     """
     key = jax.lax.stop_gradient(jnp.where(valid, -error, 1.0))  # the ignored come last, where they change nothing
     _, order = jax.lax.sort((key, jnp.arange(key.shape[0])), num_keys=1)

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 
 import tyro
 from flax import struct
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgen.state import State
 from jaxgen.typing import Batch, Spec
@@ -18,10 +18,10 @@ Metrics = dict[str, Any]  # sums from jaxgen.metrics: merge by addition, divide 
 class Panels:
     """Pictures for a person: n rows of m pictures, in [-1, 1]."""
 
-    images: Float[Array, "n m h w c"]
+    images: Any  # f32[n m h w c]
     titles: tuple[str, ...] = struct.field(pytree_node=False)  # one for each of the m columns; () for a plain grid
-    guess: Int[Array, "n m"] | None = None  # class ids to write beneath, -1 for none
-    truth: Int[Array, "n m"] | None = None  # what the guess should have been
+    guess: Any = None  # i32[n m]: class ids to write beneath, -1 for none
+    truth: Any = None  # i32[n m]: what the guess should have been
 
 
 @runtime_checkable

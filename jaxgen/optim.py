@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, PRNGKeyArray
 
 from jaxgen import tree
-from jaxgen.typing import Tree, UserError
+from jaxgen.typing import Batch, Tree, UserError
 
 
 @runtime_checkable
@@ -111,7 +111,7 @@ class Optimizer:
     decay: str = r"kernel$"
     """Regular expression: weight decay acts on the parameters whose path it finds."""
     multipliers: tuple[tuple[str, float], ...] = ()
-    """(regular expression, factor) pairs: the first that finds a path multiplies that parameter's rate; 0 freezes it."""
+    """(regular expression, factor) pairs: the first that finds a path scales that parameter's rate; 0 freezes it."""
 
     def transform(self, steps: int) -> optax.GradientTransformation:
         """Build the optax chain for a training of `steps` steps.
@@ -139,22 +139,23 @@ def _scale_by_path(multipliers: tuple[tuple[str, float], ...]) -> optax.Gradient
         paths = [path for path, _ in tree.leaves(params)]
         for pattern, _ in multipliers:
             if not any(re.search(pattern, path) for path in paths):
-                raise UserError(f"optimizer.multipliers: {pattern!r} finds no parameter; there are {', '.join(paths[:8])} …")
+                there = ", ".join(paths[:8])
+                raise UserError(f"optimizer.multipliers: {pattern!r} finds no parameter; there are {there} …")
         return optax.EmptyState()
 
     def scale(updates: Tree, state: optax.EmptyState, params: Tree | None = None) -> tuple[Tree, optax.EmptyState]:
         del params
         return tree.map_with_path(lambda path, u: u * factor(path), updates), state
 
-    return optax.GradientTransformation(init, scale)
+    return optax.GradientTransformation(init, scale)  # pyrefly: ignore[bad-argument-type]
 
 
 # (params, stats, batch, key) -> loss, (new stats, scalars to log)
-Loss = Callable[[Tree, Tree, dict[str, Array], PRNGKeyArray], tuple[Array, tuple[Tree, dict[str, Array]]]]
+Loss = Callable[[Tree, Tree, Batch, PRNGKeyArray], tuple[Array, tuple[Tree, dict[str, Array]]]]
 
 
 def gradients(
-    loss: Loss, params: Tree, stats: Tree, batch: dict[str, Array], key: PRNGKeyArray, microbatches: int = 1
+    loss: Loss, params: Tree, stats: Tree, batch: Batch, key: PRNGKeyArray, microbatches: int = 1
 ) -> tuple[Tree, Tree, dict[str, Array]]:
     """Return (gradient of the loss, new stats, scalars), averaged over `microbatches` equal parts of the batch.
 

@@ -1,5 +1,7 @@
 """Pictures for people: panels laid out on a sheet, with titles, captions and legends."""
 
+import pathlib
+
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
@@ -50,11 +52,12 @@ def legend(classes: tuple[str, ...], ids: list[int]) -> UInt8[np.ndarray, "H W 3
 
 
 def overlay(image: UInt8[np.ndarray, "h w 3"], mask: np.ndarray, classes: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Tint a picture with its classes' colours; class 0 and pixels out of range stay as they are."""
+    """Tint a picture with its classes' colours; class 0 and pixels out of range are darkened."""
     known = (mask > 0) & (mask < classes)
-    tint = palette(classes)[np.where(known, mask, 0)]
-    mixed = image.astype(np.float32) * 0.4 + tint.astype(np.float32) * 0.6
-    return np.where(known[..., None], mixed, image.astype(np.float32)).round().astype(np.uint8)
+    pixels = image.astype(np.float32)
+    tint = palette(classes)[np.where(known, mask, 0)].astype(np.float32)
+    mixed = 0.2 * pixels.mean(-1, keepdims=True) + 0.8 * tint
+    return np.where(known[..., None], mixed, 0.5 * pixels).round().astype(np.uint8)
 
 
 def to_rgb(image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
@@ -64,6 +67,6 @@ def to_rgb(image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
     return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else np.ascontiguousarray(image[..., :3])
 
 
-def save_png(path: str, pixels: np.ndarray) -> None:
+def save_png(path: pathlib.Path, pixels: np.ndarray) -> None:
     """Write RGB or grey bytes as PNG."""
     Image.fromarray(pixels).save(path, format="PNG")

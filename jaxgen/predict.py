@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from jaxgen import metrics, pictures
+from jaxgen import pictures
 from jaxgen.data.batches import Pipeline
 from jaxgen.objectives.classification import Classification
-from jaxgen.objectives.segmentation import Segmentation
+from jaxgen.objectives.segmentation import Segmentation, decide
 from jaxgen.palette import palette
 from jaxgen.pixels import to_float
 from jaxgen.restored import Restored
@@ -88,7 +88,11 @@ def prepare(pipeline: Pipeline, element: Any, image: np.ndarray) -> np.ndarray:
 
 def _segment(forward: Callable[..., Any], run: Restored, image: np.ndarray, stem: str, out: pathlib.Path) -> Row:
     """Write mask (palette PNG whose values are class ids), overlay and legend, and say each class's share."""
-    mask = np.asarray(metrics.predicted(forward(run.state, _batch(image)))[0]).astype(np.uint8)
+    objective = run.experiment.objective
+    assert isinstance(objective, Segmentation)
+    pixels = image[None].astype(np.float32) / 127.5 - 1
+    logits = objective.inference.on_host(lambda x: forward(run.state, x), pixels)
+    mask = np.asarray(decide(jnp.asarray(logits)))[0].astype(np.uint8)
     found, pixels = np.unique(mask, return_counts=True)
     files = {name: out / f"{stem}_{name}.png" for name in ("mask", "overlay", "legend")}
     coloured = Image.fromarray(mask, mode="P")

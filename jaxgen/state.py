@@ -33,9 +33,10 @@ class Net:
 class State:
     """All of training at one moment: two equal States continue alike."""
 
-    step: Int[Array, ""]
-    nets: dict[str, Net]
-    extra: dict[str, Any]
+    # Any: in the trees that JAX and Orbax make of a State, anything may stand for a leaf, or for an empty branch.
+    step: Any  # i32[]: updates made so far
+    nets: Any  # dict[str, Net]
+    extra: Any  # dict[str, Tree]: what an objective carries beside its nets
 
 
 def create(params: Tree, stats: Tree, tx: optax.GradientTransformation, *, ema: bool) -> Net:
@@ -59,7 +60,7 @@ def update(
 
 
 def warm_decay(decay: float, step: Int[Array, ""]) -> Float[Array, ""]:
-    """Let an average's decay rise as (1 + t) / (10 + t) to its final value, so that the first weights are soon forgotten.
+    """Let an average's decay rise as (1 + t) / (10 + t) to its final value, to forget the first weights soon.
 
     As in tf.train.ExponentialMovingAverage with num_updates.
     """

@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int, UInt8
+from jaxtyping import Integer, UInt8
 from PIL import Image
 
 from jaxgen.typing import UserError
@@ -21,7 +21,7 @@ def read_image(file: Path | bytes, channels: int, name: str) -> UInt8[np.ndarray
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
 
 
-def read_ids(file: Path | bytes, name: str) -> Int[np.ndarray, "h w"]:
+def read_ids(file: Path | bytes, name: str) -> Integer[np.ndarray, "h w"]:
     """Read a mask: the indices of a palette, or grey levels. Raises UserError if it holds colours, or is a JPEG."""
     image = _load(file, name)
     if image.mode not in ("1", "L", "P", "I", "I;16"):

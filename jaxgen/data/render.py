@@ -8,11 +8,14 @@ scikit-learn (the digits: E. Alpaydin and C. Kaynak, UCI Machine Learning Reposi
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageFilter
+
+Box = tuple[int, int, int, int]  # x0 y0 x1 y1 in pixels
 
 SIDE = 64  # pixels, height and width of a scene
 SCALES = (2.0, 3.0)  # of the 8x8 scan
@@ -66,11 +69,11 @@ def digits(split: str) -> tuple[UInt8[np.ndarray, "n 8 8"], Int[np.ndarray, " n"
     """Return (scans, digits) of "train" (1,437) or "test" (360): every fifth of each class, in an order drawn once."""
     from sklearn.datasets import load_digits  # a second of import that only a preparation pays
 
-    data = load_digits()
-    order = np.lexsort((np.random.default_rng(0).random(len(data.target)), data.target))
+    ink, labels = load_digits(return_X_y=True)  # f64[n 64] in 0..16
+    order = np.lexsort((np.random.default_rng(0).random(len(labels)), labels))
     held_out = np.arange(len(order)) % 5 == 0
     chosen = np.sort(order[{"train": ~held_out, "test": held_out}[split]])
-    return np.round(data.images[chosen] * (255 / 16)).astype(np.uint8), data.target[chosen]
+    return np.round(ink[chosen] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8), labels[chosen]
 
 
 @functools.cache
@@ -108,15 +111,13 @@ def draw(material: Material, rng: np.random.Generator) -> Scene:
     # A soft shadow, one pixel down and to the right, lifts the digits off a busy photograph.
     shadow = Image.fromarray(ink // 2).filter(ImageFilter.GaussianBlur(1.5))
     image.paste((0, 0, 0), (1, 1), shadow.crop((0, 0, SIDE - 1, SIDE - 1)))
-    for name, stroke, box in zip(names, strokes, boxes, strict=True):
-        paint = np.clip(np.array(COLOURS[name]) + rng.integers(-12, 13, 3), 0, 255)
-        image.paste(tuple(paint.tolist()), box, Image.fromarray(stroke))
+    paints = np.clip([COLOURS[name] for name in names] + rng.integers(-12, 13, (len(names), 3)), 0, 255).tolist()
+    for paint, stroke, box in zip(paints, strokes, boxes, strict=True):
+        image.paste(tuple(paint), box, Image.fromarray(stroke))
 
     shown = [material.digits[k] for k in chosen]
-    return Scene(image, Image.fromarray(mask), np.array(boxes, np.float32), np.array(shown) + 1, caption(names, shown, boxes))
-
-
-Box = tuple[int, int, int, int]  # x0 y0 x1 y1
+    labels = np.array(shown, np.int32) + np.int32(1)
+    return Scene(image, Image.fromarray(mask), np.array(boxes, np.float32), labels, caption(names, shown, boxes))
 
 
 def caption(names: list[str], digits: list[int], boxes: list[Box]) -> str:
@@ -164,8 +165,8 @@ def _arrangement(
 
 def _stroke(scan: Image.Image, scale: float, rng: np.random.Generator) -> UInt8[np.ndarray, "_ _"]:
     """Scale and rotate a scan, sharpen it to a stroke, and cut it to the box of its mask."""
-    angle = np.deg2rad(rng.uniform(-DEGREES, DEGREES))
-    c, s = float(np.cos(angle)) / scale, float(np.sin(angle)) / scale
+    angle = math.radians(rng.uniform(-DEGREES, DEGREES))
+    c, s = math.cos(angle) / scale, math.sin(angle) / scale
     half, centre = PATCH / 2, scan.width / 2
     inverse = (c, s, centre - (c + s) * half, -s, c, centre - (c - s) * half)
     patch = scan.transform((PATCH, PATCH), Image.Transform.AFFINE, inverse, Image.Resampling.BICUBIC)
@@ -192,9 +193,12 @@ def _pack(sizes: list[tuple[int, int]], rng: np.random.Generator) -> list[Box]:
 
 
 def _colours(image: Image.Image, boxes: list[Box], rng: np.random.Generator) -> list[str]:
-    """Draw for each box a colour that stands out from the picture there, and that no other has if there are enough."""
+    """Draw for each box a colour that stands out from the picture there, and that no other has if there are enough.
+
+    There is always one: yellow and blue lie more than twice CONTRAST apart, so no picture is close to both.
+    """
     pixels = np.asarray(image)
-    beneath = np.stack([pixels[y0:y1, x0:x1].mean((0, 1)) for x0, y0, x1, y1 in boxes])
+    beneath = np.stack([pixels[y0:y1, x0:x1].reshape(-1, 3).mean(0) for x0, y0, x1, y1 in boxes])
     distances = np.linalg.norm(oklab(beneath)[:, None] - _tones(), axis=2)
     names: list[str] = []
     for distance in distances:

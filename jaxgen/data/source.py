@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Integer, UInt8
 
 from jaxgen.typing import IGNORE, Example, UserError
 
@@ -43,7 +43,7 @@ def remap(ids: Mapping[int, int]) -> tuple[int, ...]:
     return tuple(table)
 
 
-def check_labels(ids: Int[np.ndarray, " n"], classes: tuple[str, ...], where: str = "labels") -> None:
+def check_labels(ids: Integer[np.ndarray, " n"], classes: tuple[str, ...], where: str = "labels") -> None:
     """Raise UserError if an id is neither 0..C-1 nor 255 (ignore); the message lists the ids found."""
     ids = np.unique(ids)
     if np.any((ids < 0) | (ids >= len(classes)) & (ids != IGNORE)):
@@ -105,10 +105,11 @@ class _Checked:
             array.flags.writeable = False
         return example
 
-    def _ids(self, mask: Int[np.ndarray, "h w"], index: int) -> UInt8[np.ndarray, "h w"]:
-        if self._table is not None and mask.max(initial=0) < len(self._table):
+    def _ids(self, mask: Integer[np.ndarray, "h w"], index: int) -> UInt8[np.ndarray, "h w"]:
+        if self._table is not None and (mask.dtype == np.uint8 or 0 <= mask.min() <= mask.max() < len(self._table)):
             mask = self._table[mask]
-        if mask.max(initial=0) > IGNORE or np.any((mask >= len(self.classes)) & (mask != IGNORE)):
+        foreign = (mask >= len(self.classes)) & (mask != IGNORE)
+        if foreign.any() or (mask.dtype != np.uint8 and (mask < 0).any()):
             check_labels(mask.ravel().astype(int), self.classes, self._where(index))
         return mask.astype(np.uint8, copy=False)
 
@@ -130,6 +131,9 @@ class _Kept:
             example = self._kept[index] = self._examples[index]
         return example
 
+    def __reduce__(self) -> tuple[type, tuple[Examples]]:
+        return _Kept, (self._examples,)  # a worker process keeps its own: pictures do not travel with the pickle
+
 
 def _table(lookup: tuple[int, ...]) -> UInt8[np.ndarray, " n"] | None:
     """A lookup as an array; ids beyond its end stay as they are, so that 255 is 255 unless it is mapped."""
@@ -144,6 +148,6 @@ def _present(mask: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "256"]:
     return np.bincount(mask.ravel(), minlength=256) > 0
 
 
-def _listed(ids: Int[np.ndarray, " n"]) -> str:
+def _listed(ids: Integer[np.ndarray, " n"]) -> str:
     shown = ", ".join(str(i) for i in ids[:20])
     return f"{{{shown}{', …' if len(ids) > 20 else ''}}}"

@@ -1,5 +1,6 @@
 """A small classifier, stages of convolutions and pools and then dense layers, and the parts it shares with others."""
 
+import functools
 from typing import Literal
 
 import flax.linen as nn
@@ -45,7 +46,9 @@ class SmallBackbone(nn.Module):
 
         def stage(self: nn.Module, x: Array, number: int, width: int, depth: int) -> Array:
             for i in range(1, depth + 1):
-                conv = nn.Conv(width, (3, 3), padding=self.padding, use_bias=False, dtype=self.dtype, name=f"conv{number}_{i}")
+                conv = nn.Conv(
+                    width, (3, 3), padding=self.padding, use_bias=False, dtype=self.dtype, name=f"conv{number}_{i}"
+                )
                 x = conv(x)
                 # Pooled first: the norm and the activation then touch a quarter of the pixels.
                 x = max_pool(x, self.padding) if i == depth else x
@@ -83,20 +86,16 @@ class Head(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b n"] | Float[Array, "b h2 w2 n"]:
         if self.window is None:
-            x = x.reshape(x.shape[0], -1)
-
-        def layer(width: int, side: tuple[int, int], name: str, init: nn.initializers.Initializer, dtype: Precision) -> nn.Module:
-            if self.window is None:
-                return nn.Dense(width, kernel_init=init, dtype=dtype, name=name)
-            return nn.Conv(width, side, padding=self.padding, kernel_init=init, dtype=dtype, name=name)
-
-        side = self.window or (1, 1)
-        for number, width in enumerate(self.hidden, start=self.first):
-            x = nn.relu(layer(width, side, f"fc{number}", nn.initializers.he_normal(), self.dtype)(x))
+            x, first, later = x.reshape(x.shape[0], -1), nn.Dense, nn.Dense
+        else:
+            first = functools.partial(nn.Conv, kernel_size=self.window, padding=self.padding)
+            later = functools.partial(nn.Conv, kernel_size=(1, 1))
+        layers = [first, *[later] * len(self.hidden)]
+        for number, (width, layer) in enumerate(zip(self.hidden, layers[:-1], strict=True), start=self.first):
+            x = nn.relu(layer(width, kernel_init=nn.initializers.he_normal(), dtype=self.dtype, name=f"fc{number}")(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
-            side = (1, 1)
-        # Logits are sums over many channels, and thin: they are float32 whatever the rest is.
-        return layer(self.classes, side, "score", self.score_init, "float32")(x)
+        # Logits are float32 whatever the rest is: they are few, and sums of many terms.
+        return layers[-1](self.classes, kernel_init=self.score_init, name="score")(x.astype(jnp.float32))
 
 
 class Cnn(nn.Module):
@@ -128,6 +127,12 @@ class Cnn(nn.Module):
         backbone = SmallBackbone(self.widths, self.depths, self.padding, self.dtype, self.remat, name="features")
         maps = backbone(image, train=train)
         head = Head(
-            self.classes, self.hidden, self.window, first=len(maps) + 1, dropout=self.dropout, dtype=self.dtype, name="head"
+            self.classes,
+            self.hidden,
+            self.window,
+            first=len(maps) + 1,
+            dropout=self.dropout,
+            dtype=self.dtype,
+            name="head",
         )
         return head(maps[-1], train=train)

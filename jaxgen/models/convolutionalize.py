@@ -11,17 +11,17 @@ s their stride, g the dense layers, and `logits = g(f(image))` the classifier:
 The last asks for features that see no padding: with "SAME" the crop is framed by zeros where the picture goes on.
 """
 
-from typing import TypeVar
+import re
+
+from jaxtyping import Array
 
 from jaxgen import tree
 from jaxgen.models.cnn import Cnn
 from jaxgen.models.vgg import Vgg
 from jaxgen.typing import Tree, UserError
 
-Classifier = TypeVar("Classifier", Cnn, Vgg)
 
-
-def convolutionalize(net: Classifier, params: Tree, window: tuple[int, int]) -> tuple[Classifier, Tree]:
+def convolutionalize[C: (Cnn, Vgg)](net: C, params: Tree, window: tuple[int, int]) -> tuple[C, Tree]:
     """Return a net that gives one vector of logits per window, [b h w n], and the classifier's params in its form.
 
     `window` is (rows, columns) of the last map for pictures of the native size: (7, 7) for VGG at 224 × 224. Batch
@@ -35,7 +35,10 @@ def convolutionalize(net: Classifier, params: Tree, window: tuple[int, int]) -> 
             f" {window[0]} × {window[1]} has {window[0] * window[1]}: give the last map's size in training"
         )
     sides = [window] + [(1, 1)] * len(net.hidden)
-    head = {name: _shape(params["head"][name], (*side, -1)) for name, side in zip(names, sides, strict=True)}
+    head = {}
+    for name, side in zip(names, sides, strict=True):
+        kernel = params["head"][name]["kernel"]
+        head[name] = {**params["head"][name], "kernel": kernel.reshape(*side, -1, kernel.shape[-1])}
     return net.clone(window=window), {**params, "head": head}
 
 
@@ -43,20 +46,21 @@ def transplant(params: Tree, classifier: Tree) -> Tree:
     """Return the params of an Fcn with features and hidden dense layers taken from a classifier: net surgery.
 
     Layers that score and upsample stay as they are in `params`. The Fcn's `window` is the side of the classifier's
-    last map; batch statistics, where there are any, serve both nets. Raises UserError where the two do not fit.
+    last map in training; batch statistics serve both nets. Raises UserError if a layer has no counterpart of its size.
     """
-    hidden = {name: layer for name, layer in classifier["head"].items() if name != "score"}
-    new = {
-        **params,
-        "features": classifier["features"],
-        "head": {
-            "score": params["head"]["score"],
-            **{name: _shape(layer, params["head"][name]["kernel"].shape[:3]) for name, layer in hidden.items()},
-        },
-    }
-    return new
+    given = dict(tree.leaves(classifier))
+    wanted = [path for path, _ in tree.leaves(params) if re.match(r"features/|head/fc", path)]
+    for path in set(wanted) ^ {path for path in given if not path.startswith("head/score")}:
+        raise UserError(
+            f"transplant: only one of the two nets has {path}; give both the same widths, depths and hidden"
+        )
 
+    def take(path: str, leaf: Array) -> Array:
+        if path not in wanted:
+            return leaf
+        # The hidden layers' kernels [h·w·c n] become [h w c n], [m n] become [1 1 m n]; all else has its shape.
+        if given[path].size != leaf.size or (path.startswith("features/") and given[path].shape != leaf.shape):
+            raise UserError(f"transplant: {path} is {given[path].shape} in the classifier, {leaf.shape} in the Fcn")
+        return given[path].reshape(leaf.shape)
 
-def _shape(layer: Tree, inputs: tuple[int, ...]) -> Tree:
-    """Give a dense layer's kernel [m n] the shape [*inputs n]; its numbers keep their order."""
-    return {**layer, "kernel": layer["kernel"].reshape(*inputs, layer["kernel"].shape[-1])}
+    return tree.map_with_path(take, params)

@@ -115,7 +115,8 @@ class Fcn(nn.Module):
         stride = 2 ** len(maps)
         inside = (window - 1) // 2 if self.geometry.padding == "SAME" else 0
         origin = (stride - 1) / 2 - margin + stride * ((window - 1) / 2 - inside)
-        scores = Scores(head(maps[-1], train=train), stride, origin)
+        coarsest = head(maps[-1], train=train)
+        scores = Scores(coarsest, stride, origin)
 
         for skip, scale in zip((-2, -3), self.skip_scale, strict=True):
             if scores.stride == self.stride:
@@ -128,7 +129,7 @@ class Fcn(nn.Module):
         scores = upsample(scores, Deconvolution(scores.stride, name="upsample"))
         first = -int(scores.origin)
         logits = scores.values[:, max(first, 0) : first + height, max(first, 0) : first + width]
-        if logits.shape[1:3] != (height, width):
+        if logits.shape[1:3] != (height, width) or 0 in coarsest.shape:
             raise UserError(
                 f"fcn: {self.geometry} and a window of {window} leave part of a {height} × {width} picture without"
                 " scores: use a wider margin, a smaller window, or the geometry SAME"

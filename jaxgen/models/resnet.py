@@ -122,7 +122,9 @@ class ResNet(nn.Module):
             raise UserError(f"resnet: no depth {self.depth}; there are {', '.join(map(str, STAGES))}")
         stride, dilation = self.stem.stride * self.stem.pool, 1
         if self.output_stride < stride:
-            raise UserError(f"resnet: output_stride {self.output_stride} is below the stem's {stride}; take {stride} or more")
+            raise UserError(
+                f"resnet: output_stride {self.output_stride} is below the stem's {stride}; take {stride} or more"
+            )
 
         block, counts = STAGES[self.depth]
         if self.remat:

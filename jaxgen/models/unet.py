@@ -1,7 +1,7 @@
 """U-Net (arXiv:1505.04597), with convolutions that keep the size and with batch normalisation."""
 
 import dataclasses
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,12 +12,13 @@ from jaxgen.nn.norm import ConvNorm
 from jaxgen.typing import Precision, UserError
 
 
+@runtime_checkable
 class Upsample(Protocol):
     """How a map doubles its height and width on the way up; called inside a compact method."""
 
     def __call__(
         self, x: Float[Array, "b h w c"], features: int, *, dtype: Precision, name: str
-    ) -> Float[Array, "b h2 w2 {features}"]: ...
+    ) -> Float[Array, "b 2*h 2*w {features}"]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Transposed:
 
     def __call__(
         self, x: Float[Array, "b h w c"], features: int, *, dtype: Precision, name: str
-    ) -> Float[Array, "b {2*h} {2*w} {features}"]:
+    ) -> Float[Array, "b 2*h 2*w {features}"]:
         b, h, w, _ = x.shape
         # Where stride and kernel agree no products overlap: a matrix product, whose gradient is far cheaper on a CPU
         # than that of a convolution with holes.
@@ -40,7 +41,7 @@ class Nearest:
 
     def __call__(
         self, x: Float[Array, "b h w c"], features: int, *, dtype: Precision, name: str
-    ) -> Float[Array, "b {2*h} {2*w} {features}"]:
+    ) -> Float[Array, "b 2*h 2*w {features}"]:
         x = x.repeat(2, axis=1).repeat(2, axis=2)
         return nn.Conv(features, (3, 3), use_bias=False, dtype=dtype, name=name)(x)
 

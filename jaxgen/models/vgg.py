@@ -79,11 +79,15 @@ class Vgg(nn.Module):
     def __call__(
         self, image: Float[Array, "b h w c"], *, train: bool
     ) -> Float[Array, "b n"] | Float[Array, "b h2 w2 n"]:
-        backbone = VggBackbone(
-            self.widths, self.depths, self.padding, "VALID", self.dtype, self.remat, name="features"
-        )
+        backbone = VggBackbone(self.widths, self.depths, self.padding, "VALID", self.dtype, self.remat, name="features")
         maps = backbone(image, train=train)
         head = Head(
-            self.classes, self.hidden, self.window, first=len(maps) + 1, dropout=self.dropout, dtype=self.dtype, name="head"
+            self.classes,
+            self.hidden,
+            self.window,
+            first=len(maps) + 1,
+            dropout=self.dropout,
+            dtype=self.dtype,
+            name="head",
         )
         return head(maps[-1], train=train)

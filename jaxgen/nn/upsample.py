@@ -7,9 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from jaxgen.typing import Precision
 
 
-def bilinear(
-    key: PRNGKeyArray, shape: tuple[int, int, int, int], dtype: type = jnp.float32
-) -> Float[Array, "k k i o"]:
+def bilinear(key: PRNGKeyArray, shape: tuple[int, int, int, int], dtype: type = jnp.float32) -> Float[Array, "k k i o"]:
     """Fill a kernel of shape (2f, 2f, i, o) with bilinear interpolation by f, each channel onto itself.
 
     The weight at distance d from the kernel's middle is 1 - |d| / f per axis: half-pixel interpolation

@@ -1,4 +1,4 @@
-"""Mixing each example of a batch with its partner in the reversed batch: pure functions of (key, images), on the device.
+"""Mixing each example with its partner in the reversed batch: pure functions of (key, images), on the device.
 
 Each returns the mixed images and the share that an image keeps of itself: a label becomes share·y + (1 - share)·y'.
 """

@@ -5,7 +5,7 @@ import dataclasses
 import flax.linen as nn
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxgen.inference import Inference, Whole
 from jaxgen.losses import CrossEntropy, Loss, per_image
@@ -60,7 +60,7 @@ class Segmentation:
             value = self.loss(logits, mask).mean()
             for other in others:
                 value += self.aux_weight * self.loss(other, mask).mean()
-            right = ((logits.argmax(-1) == mask) & (mask != IGNORE)).sum() / jnp.maximum((mask != IGNORE).sum(), 1)
+            right = ((decide(logits) == mask) & (mask != IGNORE)).sum() / jnp.maximum((mask != IGNORE).sum(), 1)
             return value, (stats, {"pixel_accuracy": right})
 
         return single.step(
@@ -72,7 +72,7 @@ class Segmentation:
         logits = self._logits(state, to_float(batch["image"]))
         mask = batch["mask"].astype(jnp.int32)
         return {
-            "confusion": Confusion.of(logits.argmax(-1), mask, batch["valid"], logits.shape[-1]),
+            "confusion": Confusion.of(decide(logits), mask, batch["valid"], max(logits.shape[-1], 2)),
             "loss": Mean.of(per_image(self.loss, logits, mask), batch["valid"]),
         }
 
@@ -80,22 +80,29 @@ class Segmentation:
         """Show image, truth and prediction side by side."""
         image = to_float(batch["image"])
         logits = self._logits(state, image)
+        classes = max(logits.shape[-1], 2)
         rgb = grey_to_rgb(image)
-        shown = [rgb, tint(rgb, batch["mask"], logits.shape[-1]), tint(rgb, logits.argmax(-1), logits.shape[-1])]
+        shown = [rgb, tint(rgb, batch["mask"], classes), tint(rgb, decide(logits), classes)]
         return {"masks": Panels(images=jnp.stack(shown, 1), titles=("image", "truth", "prediction"))}
 
     def predict(self, state: State, image: Float[Array, "b h w c"]) -> Float[Array, "b h w n"]:
-        """Return logits f32[b h w n] of images f32[b h w c] in [-1, 1]; any size in, the same size out."""
-        return self._logits(state, image)
+        """Return the net's logits f32[b h w n] for images f32[b h w c] in [-1, 1], as `inference` may ask for them."""
+        return single.infer(self.net, state, image)
 
     def _logits(self, state: State, image: Float[Array, "b h w c"]) -> Float[Array, "b h w n"]:
-        return self.inference.apply(lambda x: single.infer(self.net, state, x), image)
+        return self.inference.apply(lambda x: self.predict(state, x), image)
+
+
+def decide(logits: Float[Array, "*b h w n"]) -> Int[Array, "*b h w"]:
+    """Return the likeliest class of each pixel; a single logit decides between 0 and 1 by its sign."""
+    return (logits[..., 0] > 0).astype(jnp.int32) if logits.shape[-1] == 1 else logits.argmax(-1)
 
 
 def tint(image: Float[Array, "b h w 3"], mask: Array, classes: int) -> Float[Array, "b h w 3"]:
-    """Colour images in [-1, 1] by class; class 0 stays as it is, pixels that do not count turn grey."""
+    """Colour the grey of images in [-1, 1] by class; class 0 is darkened, pixels that do not count turn white."""
     mask = mask.astype(jnp.int32)
     colours = jnp.asarray(palette(classes)).astype(jnp.float32) / 127.5 - 1
-    mixed = 0.4 * image + 0.6 * colours[jnp.clip(mask, 0, classes - 1)]
-    mixed = jnp.where((mask == 0)[..., None], image, mixed)
-    return jnp.where((mask == IGNORE)[..., None], 0.4 * image, mixed)
+    grey = image.mean(-1, keepdims=True)
+    mixed = 0.2 * grey + 0.8 * colours[jnp.clip(mask, 0, classes - 1)]
+    mixed = jnp.where((mask == 0)[..., None], 0.5 * (image - 1), mixed)
+    return jnp.where((mask == IGNORE)[..., None], 1.0, mixed)

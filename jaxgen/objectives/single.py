@@ -64,7 +64,8 @@ def train(
     output, moved = net.apply(
         {"params": params, **stats}, image, train=True, rngs={"dropout": key}, mutable=[*stats, "aux"]
     )
-    return output, jax.tree.leaves(moved.pop("aux", {})), moved
+    new_stats = {name: moved[name] for name in stats}
+    return output, jax.tree.leaves(moved.get("aux", {})), new_stats
 
 
 def infer(net: nn.Module, state: State, image: Float[Array, "b h w c"]) -> Any:

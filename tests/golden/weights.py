@@ -26,3 +26,8 @@ def image(height: int, width: int, channels: int = 3, batch: int = 2) -> np.ndar
     name = f"image {batch} {height} {width} {channels}"
     noise = np.random.RandomState(zlib.crc32(name.encode())).uniform(-1.0, 1.0, (batch, height, width, channels))
     return noise.astype(np.float32)
+
+
+def he(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Make f32[shape] for a net of ReLUs without norms: kernels of variance 2 / fan_in, biases of 0.01."""
+    return array(name, shape, 0.1 if len(shape) == 1 else math.sqrt(2.0 / math.prod(shape[1:])))

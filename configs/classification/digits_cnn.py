@@ -1,0 +1,30 @@
+"""A small CNN on digits: one 1x10 vector for each image.
+
+Promise: unverified
+"""
+
+from jaxgen.data.augment import Affine
+from jaxgen.data.batches import Pipeline
+from jaxgen.data.digits import Digits
+from jaxgen.experiment import Experiment
+from jaxgen.models.cnn import Cnn
+from jaxgen.objectives.classification import Classification
+from jaxgen.optim import Cosine, Optimizer
+
+
+def config() -> Experiment:
+    return Experiment(
+        objective=Classification(
+            net=Cnn(classes=10),
+            optimizer=Optimizer(rate=Cosine(rate=2e-3), weight_decay=5e-2),
+            smoothing=0.1,
+            ema_decay=0.999,
+        ),
+        train=Pipeline(source=Digits(split="train"), transforms=(Affine(),)),
+        test=Pipeline(source=Digits(split="test")),
+        steps=2000,
+        batch_size=128,
+        test_batch_size=180,
+        preview_every=1000,
+        checkpoint_every=500,
+    )

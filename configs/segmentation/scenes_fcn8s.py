@@ -1,0 +1,42 @@
+"""FCN-8s on scenes: coloured digits over photographs, a class for every pixel.
+
+Promise: unverified
+
+A small backbone with batch norm stands in for VGG-16; heads, skips and learned deconvolutions are the paper's
+(Shelhamer et al., arXiv:1605.06211), trained all at once and from scratch.
+"""
+
+from typing import Literal
+
+from jaxgen.data.augment import Photometric
+from jaxgen.data.batches import Pipeline
+from jaxgen.data.scenes import Scenes
+from jaxgen.experiment import Experiment
+from jaxgen.models.cnn import SmallBackbone
+from jaxgen.models.fcn import SAME, Fcn
+from jaxgen.objectives.segmentation import Segmentation
+from jaxgen.optim import Adam, Cosine, Optimizer
+
+
+def config(stride: Literal[8, 16, 32] = 8) -> Experiment:
+    return Experiment(
+        objective=Segmentation(
+            net=Fcn(
+                classes=11,
+                stride=stride,
+                backbone=SmallBackbone(widths=(32, 64, 96, 128, 160), depths=(1, 2, 2, 2, 2)),
+                hidden=(256,),
+                window=3,
+                dropout=0.1,
+                skip_scale=(1.0, 1.0),
+                geometry=SAME,
+            ),
+            optimizer=Optimizer(rate=Cosine(rate=3e-3), method=Adam(), weight_decay=1e-2, clip=1.0),
+        ),
+        train=Pipeline(source=Scenes(split="train"), transforms=(Photometric(),)),
+        test=Pipeline(source=Scenes(split="test")),
+        steps=2000,
+        batch_size=32,
+        preview_every=500,
+        checkpoint_every=200,
+    )

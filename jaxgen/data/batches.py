@@ -1,0 +1,167 @@
+"""Batches as functions of position: batch k = f(seed, k), whatever the devices, processes and workers.
+
+So the order of the data needs no checkpoint: a run that starts at step k asks for batch k. Position j = k·B + i of
+the endless training sequence is example permutation(seed, epoch)[j mod N] of epoch j // N, with draws from (seed, j).
+"""
+# ruff: noqa: PT028 (test_batches is no test)
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from jaxgen.data.augment import Transform
+from jaxgen.data.source import Examples, Source
+from jaxgen.typing import IGNORE, Example, UserError
+
+RAGGED = frozenset({"boxes", "labels", "caption"})  # of another length in every example: they do not stack
+THREADS = 2  # that make batches ahead of the step
+AHEAD = 4  # batches made ahead of the step
+
+Batch = dict[str, np.ndarray]  # an Example with a leading b axis, and `valid` bool[b] in evaluation
+
+
+@dataclasses.dataclass(frozen=True)
+class Pipeline:
+    """Where examples come from and what happens to each before it joins a batch."""
+
+    source: Source
+    transforms: tuple[Any, ...] = ()  # of Transform; Any lets the command line reach into each
+    workers: int = 0
+    """Processes that make batches; 0 makes them in threads, which is enough for small pictures."""
+
+
+def train_batches(
+    examples: Examples,
+    transforms: Sequence[Transform],
+    *,
+    seed: int,
+    batch_size: int,
+    start: int,
+    stop: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """Yield this process's rows of the batches start … stop-1, made ahead of time by Grain.
+
+    Raises UserError if the batch does not divide over the processes, or if the pictures of a batch differ in size.
+    """
+    rows = _share(batch_size, process_index, process_count)
+    return _ahead(_Train(examples, tuple(transforms), seed, batch_size, rows, stop), start, workers)
+
+
+def test_batches(
+    examples: Examples,
+    transforms: Sequence[Transform],
+    *,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """Yield this process's rows of batches that hold every example once, in order.
+
+    The last batch is filled up with zeros (masks with 255); `valid` bool[b] is true in the rows that are examples.
+    Raises UserError as `train_batches` does.
+    """
+    rows = _share(batch_size, process_index, process_count)
+    return _ahead(_Test(examples, tuple(transforms), batch_size, rows), 0, workers)
+
+
+def element(examples: Examples, transforms: Sequence[Transform]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Return (shape, type) of each array that one example gives to a batch."""
+    row = _augmented(examples, tuple(transforms), 0, np.random.default_rng(0))
+    return {key: (value.shape, value.dtype) for key, value in row.items()}
+
+
+class _Train:
+    """The training batches by number; Grain's threads and workers ask for them in any order."""
+
+    def __init__(
+        self, examples: Examples, transforms: tuple[Transform, ...], seed: int, batch_size: int, rows: range, stop: int
+    ):
+        self._examples, self._transforms, self._seed = examples, transforms, seed
+        self._batch_size, self._rows, self._stop = batch_size, rows, stop
+
+    def __len__(self) -> int:
+        return self._stop
+
+    def __getitem__(self, index: int) -> Batch:
+        return _stacked([self._row(index * self._batch_size + i) for i in self._rows])
+
+    def _row(self, j: int) -> Example:
+        epoch, position = divmod(j, len(self._examples))
+        index = _permutation(self._seed, epoch, len(self._examples))[position]
+        return _augmented(self._examples, self._transforms, int(index), np.random.default_rng((self._seed, 1, j)))
+
+
+class _Test:
+    """The evaluation batches by number."""
+
+    def __init__(self, examples: Examples, transforms: tuple[Transform, ...], batch_size: int, rows: range):
+        self._examples, self._transforms = examples, transforms
+        self._batch_size, self._rows = batch_size, rows
+
+    def __len__(self) -> int:
+        return -(-len(self._examples) // self._batch_size)
+
+    def __getitem__(self, index: int) -> Batch:
+        indices = [index * self._batch_size + i for i in self._rows]
+        real = [self._row(i) for i in indices if i < len(self._examples)]
+        missing = len(indices) - len(real)
+        like = (real or [self._row(0)])[0]
+        blank = {key: np.full_like(value, IGNORE if key == "mask" else 0) for key, value in like.items()}
+        return _stacked(real + [blank] * missing) | {"valid": np.arange(len(indices)) < len(real)}
+
+    def _row(self, index: int) -> Example:
+        return _augmented(self._examples, self._transforms, index, np.random.default_rng(index))
+
+
+def _share(batch_size: int, process_index: int, process_count: int) -> range:
+    if batch_size % process_count:
+        raise UserError(f"a batch of {batch_size} does not divide over {process_count} processes")
+    share = batch_size // process_count
+    return range(process_index * share, (process_index + 1) * share)
+
+
+def _ahead(batches: _Train | _Test, start: int, workers: int) -> Iterator[Batch]:
+    """Let Grain make the batches from `start` on. To Grain a batch is one element: it has nothing to stack or drop."""
+    import grain  # takes a second, for which a command that opens no data need not wait
+    from absl import flags
+
+    options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
+    ahead = grain.MapDataset.source(batches)[start:].to_iter_dataset(options)
+    if workers:
+        flags.FLAGS.mark_as_parsed()  # Grain asks absl for its flags here; nobody has parsed any
+        # Through pipes: shared memory is often 64 MB in a container, and outlives a process that is killed.
+        ahead = grain.experimental.WithOptionsIterDataset(ahead, grain.experimental.DatasetOptions(min_shm_size=1 << 62))
+        ahead = ahead.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
+    return iter(ahead)
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(seed: int, epoch: int, size: int) -> Int[np.ndarray, " n"]:
+    return np.random.default_rng((seed, 0, epoch)).permutation(size)
+
+
+def _augmented(examples: Examples, transforms: tuple[Transform, ...], index: int, rng: np.random.Generator) -> Example:
+    example = examples[index]
+    for transform in transforms:
+        example = transform(rng, example)
+    return {key: value for key, value in example.items() if key not in RAGGED}
+
+
+def _stacked(rows: list[Example]) -> Batch:
+    for key in rows[0]:
+        shapes = {row[key].shape for row in rows}
+        if len(shapes) > 1:
+            sizes = ", ".join("x".join(map(str, shape)) for shape in sorted(shapes)[:4])
+            raise UserError(
+                f"{key}: the sizes in a batch differ ({sizes}); add a transform that makes them equal, "
+                "such as RandomScaleCrop, Resize, CenterCrop or PadTo"
+            )
+    return {key: np.stack([row[key] for row in rows]) for key in rows[0]}

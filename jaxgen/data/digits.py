@@ -1,0 +1,23 @@
+"""The data set `digits`: scikit-learn's 1,797 handwritten digits."""
+
+import dataclasses
+from typing import Literal
+
+from jaxgen.data.source import Examples, checked
+from jaxgen.data.tfds import records
+
+
+@dataclasses.dataclass(frozen=True)
+class Digits:
+    """Handwritten digits as `image` u8[8 8 1] with `label` 0..9: 1,437 to train on, 360 to test.
+
+    Prepared on first use, in a moment. Raises UserError if it cannot be written.
+    """
+
+    split: Literal["train", "test"] = "train"
+
+    def open(self) -> Examples:
+        from jaxgen.data import builders  # imports TFDS, for which a command that opens no data need not wait
+
+        builder = builders.prepared(builders.DigitsBuilder)
+        return checked(records(builder, self.split, {"image": "image", "label": "label"}, builders.DIGITS))

@@ -1,0 +1,101 @@
+"""Data sets without files: shapes to try a model on, with just enough of a signal that a batch of it can be learnt."""
+
+import dataclasses
+
+import numpy as np
+
+from jaxgen.data.source import Examples
+from jaxgen.typing import IGNORE, Example
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FakeLabels:
+    """Noise tinted by its class: `image` u8[h w c] and `label`. Example i is a function of (seed, i)."""
+
+    height: int
+    width: int
+    channels: int = 3
+    classes: int = 10
+    size: int = 256
+    """Number of examples."""
+    seed: int = 0
+
+    def open(self) -> Examples:
+        return _Labels(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FakeMasks:
+    """Noise tinted by the classes of a grid of cells: `image` u8[h w c] and `mask`, with a frame of 255 = ignore.
+
+    Example i is a function of (seed, i).
+    """
+
+    height: int
+    width: int
+    channels: int = 3
+    classes: int = 10
+    size: int = 256
+    """Number of examples."""
+    seed: int = 0
+    cells: int = 4
+    """Cells along each side of the grid."""
+
+    def open(self) -> Examples:
+        return _Masks(self)
+
+
+class _Labels:
+    def __init__(self, fake: FakeLabels):
+        self.classes = _names(fake.classes)
+        self._fake = fake
+        self._tints = _tints(fake.classes, fake.channels)
+
+    def __len__(self) -> int:
+        return self._fake.size
+
+    def __getitem__(self, index: int) -> Example:
+        fake = self._fake
+        rng = _generator(fake.seed, index, fake.size)
+        label = rng.integers(fake.classes)
+        noise = rng.integers(0, 128, (fake.height, fake.width, fake.channels), np.uint8)
+        return {"image": noise + self._tints[label], "label": np.array(label, np.int32)}
+
+
+class _Masks:
+    def __init__(self, fake: FakeMasks):
+        self.classes = _names(fake.classes)
+        self._fake = fake
+        self._tints = _tints(fake.classes, fake.channels)
+
+    def __len__(self) -> int:
+        return self._fake.size
+
+    def __getitem__(self, index: int) -> Example:
+        fake = self._fake
+        rng = _generator(fake.seed, index, fake.size)
+        grid = rng.integers(fake.classes, size=(fake.cells, fake.cells)).astype(np.uint8)
+        rows = np.arange(fake.height) * fake.cells // fake.height
+        columns = np.arange(fake.width) * fake.cells // fake.width
+        mask = grid[rows[:, None], columns[None]]
+        noise = rng.integers(0, 128, (fake.height, fake.width, fake.channels), np.uint8)
+        image = noise + self._tints[mask]
+        mask[[0, -1]] = IGNORE
+        mask[:, [0, -1]] = IGNORE
+        return {"image": image, "mask": mask}
+
+
+def _generator(seed: int, index: int, size: int) -> np.random.Generator:
+    if not 0 <= index < size:
+        raise IndexError(index)
+    return np.random.default_rng((seed, index))
+
+
+def _names(classes: int) -> tuple[str, ...]:
+    return tuple(f"class {k}" for k in range(classes))
+
+
+def _tints(classes: int, channels: int) -> np.ndarray:
+    """A tint u8[c] for each class, evenly spread over 0..127 in every channel, in another order in each."""
+    tints = np.linspace(0, 127, classes).astype(np.uint8)
+    return np.stack([np.random.default_rng(channel).permutation(tints) for channel in range(channels)], axis=1)

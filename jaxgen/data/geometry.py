@@ -1,0 +1,163 @@
+"""The moves that all augmentations are made of. Each moves image, mask and boxes alike and returns a new example.
+
+Images are interpolated bilinearly (with antialiasing where they shrink), masks by nearest neighbour; outside the
+picture lies its mean colour, or a given grey level, and the mask id 255. A caption goes where it may no longer be true.
+"""
+
+import math
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from jaxgen.typing import IGNORE, Example
+
+Box = tuple[float, float, float, float]  # y0 x0 y1 x1 in pixels
+
+MAX_SIDE = 64  # pixels along each side that the mean colour is taken over
+
+
+def size(example: Example) -> tuple[int, int]:
+    """Return (height, width) of the picture."""
+    return example["image"].shape[:2]
+
+
+def without_caption(example: Example) -> Example:
+    """Return the example without its caption."""
+    return {key: value for key, value in example.items() if key != "caption"}
+
+
+def mean_colour(image: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, " c"]:
+    """Return the mean of a grid of at most 64x64 pixels (of all pixels, where there are no more)."""
+    h, w = (max(1, -(-side // MAX_SIDE)) for side in image.shape[:2])
+    grid = image[::h, ::w]
+    total = grid.sum(0, dtype=np.uint32).sum(0)  # ten times as fast as a mean over both axes
+    return np.round(total / (grid.shape[0] * grid.shape[1])).astype(np.uint8)
+
+
+def cut(example: Example, box: Box, height: int, width: int) -> Example:
+    """Cut (y0, x0, y1, x1), which lies inside the picture, and resize it to height x width."""
+    y0, x0, y1, x1 = box
+    whole = box == (0, 0, *size(example))
+    if whole and size(example) == (height, width):
+        return example
+    out = example if whole else without_caption(example)
+    out = out | {"image": _resized(example["image"], box, height, width, Image.Resampling.BILINEAR)}
+    if "mask" in example:
+        out["mask"] = _resized(example["mask"][:, :, None], box, height, width, Image.Resampling.NEAREST)[:, :, 0]
+    if "boxes" in example:
+        origin = np.array((x0, y0, x0, y0), np.float32)
+        factor = np.array((width / (x1 - x0), height / (y1 - y0)) * 2, np.float32)
+        out |= _clipped(out, (example["boxes"] - origin) * factor, height, width)
+    return out
+
+
+def place(example: Example, top: int, left: int, height: int, width: int, fill: int | None = None) -> Example:
+    """Place the picture with its corner at (top, left) on a canvas height x width that is large enough."""
+    h, w = size(example)
+    if (h, w) == (height, width):
+        return example
+    image = example["image"]
+    canvas = np.empty((height, width, image.shape[2]), np.uint8)
+    canvas[...] = mean_colour(image) if fill is None else fill
+    canvas[top : top + h, left : left + w] = image
+    out = example | {"image": canvas}
+    if "mask" in example:
+        out["mask"] = np.full((height, width), IGNORE, np.uint8)
+        out["mask"][top : top + h, left : left + w] = example["mask"]
+    if "boxes" in example:
+        out["boxes"] = example["boxes"] + np.array((left, top, left, top), np.float32)
+    return out
+
+
+def window(
+    example: Example, scaled: tuple[int, int], corner: tuple[int, int], height: int, width: int, fill: int | None = None
+) -> Example:
+    """Resize the picture to `scaled`, then cut height x width at `corner`; what lies outside the picture is padded."""
+    (h, w), (hs, ws), (top, left) = size(example), scaled, corner
+    y0, x0, y1, x1 = max(top, 0), max(left, 0), min(top + height, hs), min(left + width, ws)
+    inner = cut(example, (y0 * h / hs, x0 * w / ws, y1 * h / hs, x1 * w / ws), y1 - y0, x1 - x0)
+    return place(inner, y0 - top, x0 - left, height, width, fill)
+
+
+def mirror(example: Example) -> Example:
+    """Exchange left and right."""
+    out = without_caption(example) | {"image": example["image"][:, ::-1]}
+    if "mask" in example:
+        out["mask"] = example["mask"][:, ::-1]
+    if "boxes" in example:
+        x0, y0, x1, y1 = example["boxes"].T
+        width = np.float32(size(example)[1])
+        out["boxes"] = np.stack([width - x1, y0, width - x0, y1], axis=1)
+    return out
+
+
+def warp(
+    example: Example, matrix: Float[np.ndarray, "2 2"], shift: tuple[float, float], fill: int | None = None
+) -> Example:
+    """Map every point (x, y), seen from the centre, to matrix @ (x, y) + shift (pixels).
+
+    A box becomes the box around its mapped corners, so that it may be wider than what it holds.
+    """
+    image = example["image"]
+    h, w = size(example)
+    centre = np.array([w / 2, h / 2])
+    target = centre + np.array(shift)
+    inverse = np.linalg.inv(matrix)
+    offset = centre - inverse @ target
+    coefficients = (*inverse[0].tolist(), float(offset[0]), *inverse[1].tolist(), float(offset[1]))
+    outside = mean_colour(image).tolist() if fill is None else [fill] * image.shape[2]
+    out = without_caption(example) | {"image": _warped(image, coefficients, outside, Image.Resampling.BILINEAR)}
+    if "mask" in example:
+        out["mask"] = _warped(example["mask"][:, :, None], coefficients, [IGNORE], Image.Resampling.NEAREST)[:, :, 0]
+    if "boxes" in example:
+        corners = example["boxes"][:, [[0, 1], [2, 1], [0, 3], [2, 3]]] - centre
+        moved = corners @ matrix.T + target
+        boxes = np.concatenate([moved.min(1), moved.max(1)], axis=1).astype(np.float32)
+        out |= _clipped(out, boxes, h, w)
+    return out
+
+
+def _clipped(example: Example, boxes: Float[np.ndarray, "k 4"], height: int, width: int) -> Example:
+    """Boxes cut at the border, with their labels; those of which less than a pixel is left are dropped."""
+    boxes = np.clip(boxes, np.float32(0), np.array((width, height, width, height), np.float32))
+    kept = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(1)
+    return {"boxes": boxes[kept]} | ({"labels": example["labels"][kept]} if "labels" in example else {})
+
+
+def _resized(
+    image: UInt8[np.ndarray, "_ _ c"], box: Box, height: int, width: int, how: int
+) -> UInt8[np.ndarray, "_ _ c"]:
+    y0, x0, y1, x1 = box
+    top, left = int(y0), int(x0)
+    part = image[top : math.ceil(y1), left : math.ceil(x1)]
+    if (y1 - y0, x1 - x0) == (height, width) == part.shape[:2]:
+        return part
+    inside = (x0 - left, y0 - top, x1 - left, y1 - top)
+    return _joined([plane.resize((width, height), how, inside) for plane in _planes(part)])
+
+
+def _warped(
+    image: UInt8[np.ndarray, "h w c"], coefficients: tuple[float, ...], fill: list[int], how: int
+) -> UInt8[np.ndarray, "h w c"]:
+    planes = _planes(image)
+    fills = [tuple(fill)] if len(planes) < len(fill) else fill
+    area = (image.shape[1], image.shape[0])
+    affine = Image.Transform.AFFINE
+    return _joined(
+        [p.transform(area, affine, coefficients, how, fillcolor=f) for p, f in zip(planes, fills, strict=True)]
+    )
+
+
+def _planes(image: UInt8[np.ndarray, "h w c"]) -> list[Image.Image]:
+    """The image as Pillow knows images: three channels together, otherwise each by itself (a fourth would be alpha)."""
+    if image.shape[2] == 3:
+        return [Image.fromarray(image)]
+    return [Image.fromarray(image[:, :, c]) for c in range(image.shape[2])]
+
+
+def _joined(planes: list[Image.Image]) -> UInt8[np.ndarray, "h w c"]:
+    if len(planes) == 1:
+        array = np.asarray(planes[0])
+        return array if array.ndim == 3 else array[:, :, None]
+    return np.stack([np.asarray(plane) for plane in planes], axis=2)

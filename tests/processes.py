@@ -1,0 +1,42 @@
+"""Start the project's commands as a user would, as processes of their own."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).parent.parent
+TINY = "tests/configs/tiny.py"
+
+
+def environment(cache: pathlib.Path) -> dict[str, str]:
+    return os.environ | {
+        "PYTHONPATH": str(ROOT / "tests"),
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PLATFORMS": "cpu",
+        "COLUMNS": "200",
+    }
+
+
+def start(*arguments: str | pathlib.Path, cache: pathlib.Path, **more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment(cache) | more, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def call(*arguments: str | pathlib.Path, cache: pathlib.Path, **more: str) -> subprocess.CompletedProcess[str]:
+    process = start(*arguments, cache=cache, **more)
+    out, err = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def jaxgen(*arguments: str | pathlib.Path, cache: pathlib.Path) -> subprocess.CompletedProcess[str]:
+    return call("-m", "jaxgen", *arguments, cache=cache)
+
+
+def digest(run: pathlib.Path, cache: pathlib.Path) -> str:
+    done = jaxgen("inspect", run, "--json", cache=cache)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)["digest"]

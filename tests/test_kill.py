@@ -1,0 +1,87 @@
+"""A run that is killed at any moment and started again ends with the bits of one that was not."""
+
+import json
+import pathlib
+import signal
+import time
+
+import pytest
+from processes import TINY, call, digest, start
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory, cache):
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    done = call("train.py", TINY, "--run-dir", folder, cache=cache)
+    assert done.returncode == 0, done.stderr
+    return folder, digest(folder, cache)
+
+
+def steps_written(folder: pathlib.Path) -> int:
+    file = folder / "metrics.jsonl"
+    rows = file.read_text().splitlines() if file.exists() else []
+    return max((json.loads(row)["step"] for row in rows if row.endswith("}")), default=0)
+
+
+def saving(folder: pathlib.Path) -> bool:
+    """A checkpoint after the third is being written."""
+    found = folder / "checkpoints"
+    return found.exists() and any("tmp" in path.name and steps_written(folder) > 15 for path in found.iterdir())
+
+
+MOMENTS = {
+    "as soon as the folder is claimed": lambda folder: (folder / "experiment.json").exists(),
+    "before the first checkpoint": lambda folder: steps_written(folder) >= 2,
+    "between two checkpoints": lambda folder: steps_written(folder) >= 18,
+    "while a checkpoint is written": saving,
+    "at the very end": lambda folder: steps_written(folder) >= 60,
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS.keys())
+def test_killed_and_started_again(moment, straight, cache, tmp_path):
+    folder = tmp_path / "run"
+    process = start("train.py", TINY, "--run-dir", folder, cache=cache)
+    while not moment(folder) and process.poll() is None:
+        time.sleep(0.002)
+    process.kill()
+    process.communicate()
+    again = call("train.py", TINY, "--run-dir", folder, cache=cache)
+    assert again.returncode == 0, again.stderr
+    assert digest(folder, cache) == straight[1]
+    rows = [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
+    kept = [(row["split"], row["step"]) for row in rows]
+    assert len(set(kept)) == len(kept)
+    assert [step for split, step in kept if split == "train"] == list(range(2, 61, 2))
+    final = json.loads((folder / "eval.json").read_text())
+    assert final == json.loads((straight[0] / "eval.json").read_text())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_says_so(number, straight, cache, tmp_path):
+    folder = tmp_path / "run"
+    process = start("train.py", TINY, "--run-dir", folder, cache=cache)
+    while steps_written(folder) < 16:
+        time.sleep(0.002)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert number.name in err
+    assert "the same command goes on" in err
+    assert "Traceback" not in err
+    again = call("train.py", TINY, "--run-dir", folder, cache=cache)
+    assert again.returncode == 0, again.stderr
+    assert "going on from step" in again.stdout
+    assert digest(folder, cache) == straight[1]
+
+
+def test_two_seeds_end_apart(straight, cache, tmp_path):
+    folder = tmp_path / "run"
+    done = call("train.py", TINY, "--run-dir", folder, "--seed", "1", "--steps", "60", cache=cache)
+    assert done.returncode == 0, done.stderr
+    assert digest(folder, cache) != straight[1]

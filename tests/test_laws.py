@@ -1,0 +1,163 @@
+"""Laws of every objective: stated once, held by all."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small import EXPERIMENTS
+
+from jaxgen import metrics, tree
+from jaxgen.checkpoint import Checkpoints
+from jaxgen.data import batches
+from jaxgen.evaluate import evaluation_batches, evaluator
+from jaxgen.experiment import Experiment
+from jaxgen.parallel.mesh import MeshShape, put_batch
+from jaxgen.parallel.rules import Fsdp, Replicated
+from jaxgen.program import Program, program
+
+LAYOUTS = {
+    "1": (1, MeshShape(), Replicated()),
+    "4": (4, MeshShape(), Replicated()),
+    "fsdp over 4": (4, MeshShape(replica=1, fsdp=-1), Fsdp(smallest=1)),
+    "2 x fsdp over 2": (4, MeshShape(replica=2, fsdp=-1), Fsdp(smallest=1)),
+}
+
+pytestmark = pytest.mark.parametrize("make", EXPERIMENTS.values(), ids=EXPERIMENTS.keys())
+
+
+def assemble(experiment: Experiment, layout: str = "1") -> Program:
+    devices, shape, rule = LAYOUTS[layout]
+    experiment = dataclasses.replace(experiment, mesh=shape, rule=rule)
+    element = batches.element(experiment.train.source.open(), experiment.train.transforms)
+    return program(experiment, shape.build(jax.devices()[:devices]), element)
+
+
+def host_batches(experiment: Experiment, start: int = 0, stop: int | None = None):
+    return batches.train_batches(
+        experiment.train.source.open(), experiment.train.transforms, seed=experiment.seed,
+        batch_size=experiment.batch_size, start=start, stop=experiment.steps if stop is None else stop,
+    )  # fmt: skip
+
+
+def run(prog: Program, state, start: int, stop: int):
+    losses = []
+    with jax.set_mesh(prog.mesh):
+        state = prog.init() if state is None else state
+        for batch in host_batches(prog.experiment, start, stop):
+            state, scalars = prog.step(state, put_batch(prog.mesh, batch))
+            losses.append(float(scalars["loss"]))
+    return state, losses
+
+
+def test_init_has_the_shapes_that_eval_shape_tells(make):
+    prog = assemble(make())
+    state = prog.init()
+    same = jax.tree.map(lambda x, s: (x.shape, x.dtype, x.sharding) == (s.shape, s.dtype, s.sharding), state, prog.shapes)
+    assert all(jax.tree.leaves(same))
+
+
+def test_ten_steps_are_traced_once(make):
+    experiment = make()
+    traces = []
+
+    @dataclasses.dataclass(frozen=True)
+    class Counting(type(experiment.objective)):
+        def step(self, state, batch, key):
+            traces.append(1)
+            return super().step(state, batch, key)
+
+    fields = {f.name: getattr(experiment.objective, f.name) for f in dataclasses.fields(experiment.objective)}
+    prog = assemble(dataclasses.replace(experiment, objective=Counting(**fields)))
+    run(prog, None, 0, 10)
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "1"])
+def test_devices_and_rules_change_nothing_but_rounding(make, layout):
+    one, one_losses = run(assemble(make()), None, 0, 5)
+    many, many_losses = run(assemble(make(), layout), None, 0, 5)
+    np.testing.assert_allclose(many_losses, one_losses, rtol=1e-4)
+    split = [leaf for _, leaf in tree.leaves(many) if not leaf.sharding.is_fully_replicated]
+    assert bool(split) == ("fsdp" in layout)
+    for (path, a), (_, b) in zip(tree.leaves(one.nets["net"].params), tree.leaves(many.nets["net"].params), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-3, atol=2e-3, err_msg=path)
+
+
+def test_restoring_and_going_on_is_going_straight_on(make, tmp_path):
+    prog = assemble(make())
+    straight, _ = run(prog, None, 0, 8)
+    half, _ = run(prog, None, 0, 4)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(4, half)
+        del half
+    fresh = assemble(make())
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        half = checkpoints.restore(4, fresh.shapes)
+    resumed, _ = run(fresh, half, 4, 8)
+    assert tree.digest(resumed) == tree.digest(straight)
+
+
+def test_every_parameter_learns(make):
+    prog = assemble(make())
+    before = jax.device_get(prog.init().nets["net"].params)
+    after, _ = run(prog, None, 0, 6)
+    after = after.nets["net"].params
+    still = [path for (path, a), (_, b) in zip(tree.leaves(before), tree.leaves(after), strict=True) if np.array_equal(a, b)]
+    assert still == []
+
+
+def test_one_batch_can_be_learned_by_heart(make):
+    experiment = dataclasses.replace(make(), steps=150)
+    prog = assemble(experiment)
+    batch = put_batch(prog.mesh, next(host_batches(experiment)))
+    state = prog.init()
+    losses = []
+    for _ in range(experiment.steps):
+        state, scalars = prog.step(state, batch)
+        losses.append(float(scalars["loss"]))
+    floor = 0.4 if experiment.objective.__dict__.get("smoothing") else 0.0  # smoothing's own entropy
+    assert losses[-1] - floor < 0.25 * (losses[0] - floor)
+
+
+def test_evaluation_does_not_depend_on_batches_or_devices(make):
+    found = []
+    for layout, size in (("1", 8), ("1", 5), ("4", 8), ("4", 3)):
+        prog = assemble(make(), layout)
+        test_set = prog.experiment.test.source.open()
+        with jax.set_mesh(prog.mesh):
+            measure = evaluator(prog.experiment.objective, prog.mesh, 0)
+            sums = measure(prog.init(), evaluation_batches(prog.experiment.test, test_set, prog.mesh, size))
+        found.append(metrics.results(sums, test_set.classes))
+    for other in found[1:]:
+        assert {k: v for k, v in other.items() if k != "loss"} == {k: v for k, v in found[0].items() if k != "loss"}
+        np.testing.assert_allclose(other["loss"], found[0]["loss"], rtol=1e-5)
+
+
+def test_accumulation_takes_the_same_number_of_steps(make):
+    experiment = make()
+    objective = dataclasses.replace(experiment.objective, microbatches=2)
+    state, losses = run(assemble(dataclasses.replace(experiment, objective=objective), "4"), None, 0, 3)
+    assert int(state.step) == 3
+    assert np.isfinite(losses).all()
+
+
+def test_bfloat16_computes_and_keeps_float32(make):
+    experiment = make()
+    net = experiment.objective.net.clone(dtype="bfloat16")
+    half = dataclasses.replace(experiment, objective=dataclasses.replace(experiment.objective, net=net))
+    state, losses = run(assemble(half), None, 0, 5)
+    _, full = run(assemble(experiment), None, 0, 5)
+    np.testing.assert_allclose(losses, full, rtol=0.1)
+    assert losses != full
+    assert {leaf.dtype for _, leaf in tree.leaves(state.nets["net"].params)} == {jnp.dtype("float32")}
+
+
+def test_previews_are_pictures(make):
+    prog = assemble(make())
+    test_set = prog.experiment.test.source.open()
+    batch = put_batch(prog.mesh, next(evaluation_batches(prog.experiment.test, test_set, prog.mesh, 8)))
+    for panels in prog.experiment.objective.preview(prog.init(), batch, jax.random.key(0)).values():
+        assert panels.images.ndim == 5
+        assert jnp.abs(panels.images).max() <= 1.0 + 1e-6
