@@ -92,7 +92,8 @@ def _list(given: argparse.Namespace) -> None:
 
 
 def _eval(given: argparse.Namespace) -> None:
-    from jaxgen.evaluate import evaluate, lines
+    from jaxgen import metrics
+    from jaxgen.evaluate import evaluate
     from jaxgen.restored import restore
     from jaxgen.run import RunFolder
 
@@ -102,7 +103,7 @@ def _eval(given: argparse.Namespace) -> None:
     if given.json:
         return _print_json({"step": run.step, "metrics": results})
     print(f"step {run.step}")
-    for line in lines(results):
+    for line in metrics.table(results):
         print(line)
 
 

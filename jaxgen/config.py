@@ -5,6 +5,7 @@ import contextlib
 import difflib
 import importlib.util
 import io
+import itertools
 import pathlib
 import sys
 import traceback
@@ -44,7 +45,8 @@ def load(path: pathlib.Path) -> Experiment:
     except Exception as error:  # whatever a config may raise is its author's to read, in two lines
         frame = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         line = frame[-1].lineno if frame else getattr(error, "lineno", "?")
-        raise UserError(f"{path}, line {line}: {type(error).__name__}: {error}") from error
+        what = error.msg if isinstance(error, SyntaxError) else error
+        raise UserError(f"{path}, line {line}: {type(error).__name__}: {what}") from error
     if not isinstance(made, Experiment):
         raise UserError(f"config() in {path} returned {type(made).__name__}; it must return an Experiment")
     return made
@@ -67,20 +69,24 @@ def override(experiment: Experiment, arguments: Sequence[str], prog: str) -> Exp
 
 def _shorten(box: str, experiment: Experiment) -> str:
     """Make one line of tyro's boxed message, and put the nearest field's name to an unknown one."""
-    lines = [line.strip("│ ") for line in box.splitlines() if line and line[0] == "│"]
-    end = next((i for i, line in enumerate(lines) if line.startswith("─")), len(lines))
-    message = " ".join(lines[:end])
+    # A title and the message, parted by rules that depend on the terminal; more follows, also after a rule.
+    lines = [line.strip("│| ").strip("─-") for line in box.splitlines()[1:]]
+    message = " ".join(itertools.takewhile(bool, itertools.dropwhile(lambda line: not line, lines)))
     unknown = [word.strip(",") for word in message.split() if word.startswith("--")]
     if not message.startswith("Unrecognized"):
         return message or "the command line cannot be read"
     if not unknown:
         return f"{message}; fields are changed by --name VALUE"
-    names = ["--" + name.replace("_", "-") for name in experiments.flatten(experiments.encode(experiment))]
-    leaf = {name: "--" + name.rpartition(".")[2].lstrip("-") for name in names}
     word = unknown[0].partition("=")[0]
-    near = difflib.get_close_matches(word, names, n=2, cutoff=0.6)
-    near += [name for name in names if name not in near and difflib.SequenceMatcher(None, word, leaf[name]).ratio() > 0.75]
-    hint = f"perhaps you meant {' or '.join(near[:3])}" if near else "--help lists the names"
+    fields = ["--" + name.replace("_", "-") for name in experiments.flatten(experiments.encode(experiment))]
+    fields = [name for name in fields if not any(other.startswith(f"{name}.") for other in fields)]
+
+    def likeness(name: str) -> float:
+        last = "--" + name.lstrip("-").rpartition(".")[2]
+        return max(difflib.SequenceMatcher(None, word, text).ratio() for text in (name, last))
+
+    near = [name for name in sorted(fields, key=likeness, reverse=True)[:2] if likeness(name) > 0.7]
+    hint = f"perhaps you meant {' or '.join(near)}" if near else "--help lists the names"
     return f"unknown option {word}; {hint}"
 
 

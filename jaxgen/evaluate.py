@@ -63,13 +63,4 @@ def evaluate(run: Restored) -> dict[str, Any]:
 
 def _add(total: Metrics | None, sums: Metrics) -> Metrics:
     host = jax.device_get(sums)
-    return metrics.merge(jax.tree.map(np.zeros_like, host) if total is None else total, host)
-
-
-def lines(results: dict[str, Any]) -> list[str]:
-    """Write an evaluation's results for a person: a table where there are classes, a line for the rest."""
-    table = metrics.describe(results) if "per_class" in results else []
-    named = {"miou", "macc", "aacc", "fwiou", "dice"} if table else set()
-    rest = {k: v for k, v in results.items() if isinstance(v, int | float) and k not in named}
-    return [*table, "  ".join(f"{name} {value:.4f}" for name, value in rest.items())]
-
+    return metrics.widen(host) if total is None else metrics.merge(total, host)

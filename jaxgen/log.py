@@ -47,7 +47,7 @@ class JsonLines:
 
 def _step_of(line: str) -> float:
     try:
-        return json.loads(line)["step"]
+        return float(json.loads(line)["step"])
     except (json.JSONDecodeError, KeyError, TypeError):
         return math.inf
 

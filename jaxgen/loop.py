@@ -13,7 +13,7 @@ import numpy as np
 from jaxgen import metrics, pictures
 from jaxgen.checkpoint import Checkpoints
 from jaxgen.data import batches
-from jaxgen.evaluate import evaluation_batches, evaluator, lines
+from jaxgen.evaluate import evaluation_batches, evaluator
 from jaxgen.experiment import Experiment
 from jaxgen.interrupt import Interrupt
 from jaxgen.log import JsonLines, Log, TensorBoard, Terminal
@@ -126,7 +126,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         results = metrics.results(sums, test_set.classes)
         for log in logs:
             log.write(experiment.steps, "test", results)
-        for line in lines(results):
+        for line in metrics.table(results):
             terminal.say(line)
         write_results(folder, experiment.steps, results)
         return results

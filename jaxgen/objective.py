@@ -26,9 +26,11 @@ class Panels:
 
 @runtime_checkable
 class Objective(Protocol):
-    """Pure methods over a frozen dataclass; `steps` is the training's length, which schedules refer to."""
+    """Pure methods over a frozen dataclass with a field `steps: Horizon`, the training's length for its schedules.
 
-    steps: int
+    The field is not declared here: a Protocol with data members cannot tell its implementations from other classes,
+    by which the command line finds an objective's own fields.
+    """
 
     def check(self, spec: Spec, classes: tuple[str, ...]) -> None:
         """Raise UserError where the data and the objective do not fit each other."""

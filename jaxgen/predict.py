@@ -11,8 +11,9 @@ from PIL import Image, UnidentifiedImageError
 
 from jaxgen import pictures
 from jaxgen.data.batches import Pipeline
+from jaxgen.metrics import predicted
 from jaxgen.objectives.classification import Classification
-from jaxgen.objectives.segmentation import Segmentation, decide
+from jaxgen.objectives.segmentation import Segmentation
 from jaxgen.palette import palette
 from jaxgen.pixels import to_float
 from jaxgen.restored import Restored
@@ -92,7 +93,7 @@ def _segment(forward: Callable[..., Any], run: Restored, image: np.ndarray, stem
     assert isinstance(objective, Segmentation)
     pixels = image[None].astype(np.float32) / 127.5 - 1
     logits = objective.inference.on_host(lambda x: forward(run.state, x), pixels)
-    mask = np.asarray(decide(jnp.asarray(logits)))[0].astype(np.uint8)
+    mask = np.asarray(predicted(jnp.asarray(logits)))[0].astype(np.uint8)
     found, pixels = np.unique(mask, return_counts=True)
     files = {name: out / f"{stem}_{name}.png" for name in ("mask", "overlay", "legend")}
     coloured = Image.fromarray(mask, mode="P")

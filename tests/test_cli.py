@@ -55,6 +55,11 @@ def refused(capsys, run, *patterns: str) -> None:
         assert re.search(pattern, said.err), said.err
 
 
+def size(path: str | pathlib.Path) -> tuple[int, int]:
+    with Image.open(path) as picture:
+        return picture.size
+
+
 # --- what is there -----------------------------------------------------------------------------------------------
 
 
@@ -68,7 +73,7 @@ def test_a_run_folder_holds_what_the_readme_says(trained):
     assert re.search(r"^commit [0-9a-f]{40}\+?$|^commit unknown", text, re.M)
     previews = sorted(path.name for path in (trained / "previews").iterdir())
     assert previews == ["step_00000004_masks.png"]
-    assert Image.open(trained / "previews" / previews[0]).size[0] > 300
+    assert size(trained / "previews" / previews[0])[0] > 300
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert {"loss", "images_per_second", "data_wait"} <= rows[0].keys()
 
@@ -118,10 +123,10 @@ def test_predict_writes_mask_overlay_and_legend_of_the_images_size(trained, caps
     picture = tmp_path / "odd.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (37, 53, 3), dtype=np.uint8)).save(picture)
     (row,) = printed(capsys, "predict", str(trained), str(picture), "--out", str(tmp_path / "out"), "--json")["images"]
-    mask = Image.open(row["mask"])
-    assert mask.size == Image.open(row["overlay"]).size == (53, 37)
-    assert set(np.unique(np.asarray(mask))) <= {0, 1, 2}
-    assert Image.open(row["legend"]).size[0] > 20
+    assert size(row["mask"]) == size(row["overlay"]) == (53, 37)
+    with Image.open(row["mask"]) as mask:
+        assert set(np.unique(np.asarray(mask))) <= {0, 1, 2}
+    assert size(row["legend"])[0] > 20
     assert sum(row["classes"].values()) == pytest.approx(1)
 
 

@@ -189,11 +189,11 @@ def test_four_devices_find_what_one_finds() -> None:
     ],
 )
 def test_losses_and_gradients_are_those_of_torch(name: str, loss: Loss, h: int, w: int) -> None:
-    logits, mask = case(h, w)
+    logits, mask = map(jnp.asarray, case(h, w))
     theirs, slopes = GOLDEN[f"{name} {h}x{w}"], GOLDEN[f"{name} {h}x{w} gradient"]
     # smp gives an absent class the loss 0 and still divides by all classes; we divide by those that are present.
     scale = CLASSES / PRESENT if name in ("dice", "jaccard", "tversky") else 1.0
-    each, grad = compiled(loss, jnp.asarray(logits), jnp.asarray(mask))
+    each, grad = compiled(loss, logits, mask)
     np.testing.assert_allclose(each if theirs.ndim else each.mean(), scale * theirs, rtol=1e-5)
     np.testing.assert_allclose(grad[:, ::8, ::8], scale * slopes, rtol=1e-3, atol=1e-4 * np.abs(slopes).max())
 

@@ -138,7 +138,8 @@ def _ahead(batches: _Train | _Test, start: int, workers: int) -> Iterator[Batch]
     if workers:
         flags.FLAGS.mark_as_parsed()  # Grain asks absl for its flags here; nobody has parsed any
         # Through pipes: shared memory is often 64 MB in a container, and outlives a process that is killed.
-        ahead = grain.experimental.WithOptionsIterDataset(ahead, grain.experimental.DatasetOptions(min_shm_size=1 << 62))
+        by_pipe = grain.experimental.DatasetOptions(min_shm_size=1 << 62)
+        ahead = grain.experimental.WithOptionsIterDataset(ahead, by_pipe)
         ahead = ahead.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
     return iter(ahead)
 

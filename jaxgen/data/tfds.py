@@ -68,7 +68,7 @@ def records(builder: Any, split: str, keys: Mapping[str, str], classes: tuple[st
     import tensorflow_datasets as tfds
 
     splits = sorted(builder.info.splits)
-    if not set(re.findall(r"(?:^|\+)\s*(\w+)", split)) <= set(splits):
+    if not {part.split("[")[0].strip() for part in split.split("+")} <= set(splits):
         raise UserError(f"{builder.name} has no split {split!r}; it has {', '.join(splits)}")
     features = builder.info.features
     pictures = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]

@@ -5,11 +5,11 @@ import dataclasses
 import flax.linen as nn
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgen.inference import Inference, Whole
 from jaxgen.losses import CrossEntropy, Loss, per_image
-from jaxgen.metrics import Confusion, Mean
+from jaxgen.metrics import Confusion, Mean, predicted
 from jaxgen.objective import Horizon, Metrics, Panels, Scalars
 from jaxgen.objectives import single
 from jaxgen.optim import Optimizer
@@ -60,7 +60,7 @@ class Segmentation:
             value = self.loss(logits, mask).mean()
             for other in others:
                 value += self.aux_weight * self.loss(other, mask).mean()
-            right = ((decide(logits) == mask) & (mask != IGNORE)).sum() / jnp.maximum((mask != IGNORE).sum(), 1)
+            right = ((predicted(logits) == mask) & (mask != IGNORE)).sum() / jnp.maximum((mask != IGNORE).sum(), 1)
             return value, (stats, {"pixel_accuracy": right})
 
         return single.step(
@@ -72,7 +72,7 @@ class Segmentation:
         logits = self._logits(state, to_float(batch["image"]))
         mask = batch["mask"].astype(jnp.int32)
         return {
-            "confusion": Confusion.of(decide(logits), mask, batch["valid"], max(logits.shape[-1], 2)),
+            "confusion": Confusion.of(predicted(logits), mask, batch["valid"], max(logits.shape[-1], 2)),
             "loss": Mean.of(per_image(self.loss, logits, mask), batch["valid"]),
         }
 
@@ -82,7 +82,7 @@ class Segmentation:
         logits = self._logits(state, image)
         classes = max(logits.shape[-1], 2)
         rgb = grey_to_rgb(image)
-        shown = [rgb, tint(rgb, batch["mask"], classes), tint(rgb, decide(logits), classes)]
+        shown = [rgb, tint(rgb, batch["mask"], classes), tint(rgb, predicted(logits), classes)]
         return {"masks": Panels(images=jnp.stack(shown, 1), titles=("image", "truth", "prediction"))}
 
     def predict(self, state: State, image: Float[Array, "b h w c"]) -> Float[Array, "b h w n"]:
@@ -91,11 +91,6 @@ class Segmentation:
 
     def _logits(self, state: State, image: Float[Array, "b h w c"]) -> Float[Array, "b h w n"]:
         return self.inference.apply(lambda x: self.predict(state, x), image)
-
-
-def decide(logits: Float[Array, "*b h w n"]) -> Int[Array, "*b h w"]:
-    """Return the likeliest class of each pixel; a single logit decides between 0 and 1 by its sign."""
-    return (logits[..., 0] > 0).astype(jnp.int32) if logits.shape[-1] == 1 else logits.argmax(-1)
 
 
 def tint(image: Float[Array, "b h w 3"], mask: Array, classes: int) -> Float[Array, "b h w 3"]:
