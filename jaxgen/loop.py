@@ -65,7 +65,8 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
             return evaluation_batches(experiment.test, test_set, mesh, size)
 
         measure = evaluator(experiment.objective, mesh, experiment.seed, interrupt)
-        preview = jax.jit(lambda state, batch: experiment.objective.preview(state, batch, jax.random.key(experiment.seed)))
+        key = jax.random.key(experiment.seed)
+        preview = jax.jit(lambda state, batch: experiment.objective.preview(state, batch, key))
         shown = put_batch(mesh, next(iter(test(PREVIEW))))
         feed = batches.train_batches(
             train_set, experiment.train.transforms, seed=experiment.seed, batch_size=experiment.batch_size,
@@ -80,8 +81,9 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         for step in range(start + 1, experiment.steps + 1):
             state, scalars = run.step(state, batch)
             if step < experiment.steps:
-                with window.waiting():  # the next batch is on its way while the device works
-                    batch = put_batch(mesh, next(feed))
+                with window.waiting():
+                    rows = next(feed)
+                batch = put_batch(mesh, rows)  # on its way while the device works
             if pending is not None:  # the step before, while this one runs
                 window.add(step - 1, jax.device_get(pending))
             pending = scalars

@@ -19,7 +19,7 @@ class Panels:
     """Pictures for a person: n rows of m pictures, in [-1, 1]."""
 
     images: Any  # f32[n m h w c]
-    titles: tuple[str, ...] = struct.field(pytree_node=False)  # one for each of the m columns; () for a plain grid
+    titles: tuple[str, ...] = struct.field(pytree_node=False)  # one for each of the n rows; () for none
     guess: Any = None  # i32[n m]: class ids to write beneath, -1 for none
     truth: Any = None  # i32[n m]: what the guess should have been
 

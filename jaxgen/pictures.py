@@ -14,7 +14,7 @@ GAP, LEAST = 6, 96  # pixels between pictures; smaller pictures are enlarged to 
 
 
 def sheet(panels: Panels, classes: tuple[str, ...]) -> UInt8[np.ndarray, "H W 3"]:
-    """Lay panels out on white paper: a row for each example, titles above, class names beneath."""
+    """Lay panels out on white paper, each row beneath its title, class names beneath the pictures."""
     images = np.asarray(panels.images)
     n, m, h, w, _ = images.shape
     zoom = max(1, -(-LEAST // min(h, w)))
@@ -22,13 +22,14 @@ def sheet(panels: Panels, classes: tuple[str, ...]) -> UInt8[np.ndarray, "H W 3"
     font = ImageFont.load_default(13)
     head = 20 if panels.titles else 0
     foot = 0 if panels.guess is None else 18
-    page = Image.new("RGB", (GAP + m * (w + GAP), GAP + head + n * (h + foot + GAP)), PAPER)
+    page = Image.new("RGB", (GAP + m * (w + GAP), GAP + n * (head + h + foot + GAP)), PAPER)
     draw = ImageDraw.Draw(page)
-    for j, title in enumerate(panels.titles):
-        draw.text((GAP + j * (w + GAP), GAP - 2), title, INK, font)
     for i in range(n):
+        top = GAP + i * (head + h + foot + GAP)
+        if panels.titles:
+            draw.text((GAP, top), panels.titles[i], INK, font)
         for j in range(m):
-            x, y = GAP + j * (w + GAP), GAP + head + i * (h + foot + GAP)
+            x, y = GAP + j * (w + GAP), top + head
             page.paste(Image.fromarray(to_rgb(images[i, j])).resize((w, h), Image.Resampling.NEAREST), (x, y))
             if panels.guess is not None and (guess := int(panels.guess[i, j])) >= 0:
                 truth = guess if panels.truth is None else int(panels.truth[i, j])

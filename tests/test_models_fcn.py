@@ -333,6 +333,11 @@ def test_a_geometry_that_leaves_pixels_without_scores_is_refused(margin: int):
         fill(Fcn(stride=32, backbone=TINY, hidden=(), geometry=geometry))
 
 
+def test_a_backbone_of_other_strides_is_refused():
+    with pytest.raises(UserError, match="gives 3 maps"):
+        fill(Fcn(backbone=SmallBackbone(widths=(4, 4, 4), depths=(1, 1, 1))))
+
+
 NETS = pytest.mark.parametrize(
     "net",
     [

@@ -24,8 +24,8 @@ def config(stride: Literal[8, 16, 32] = 8) -> Experiment:
             net=Fcn(
                 classes=11,
                 stride=stride,
-                backbone=SmallBackbone(widths=(32, 64, 96, 128, 160), depths=(1, 2, 2, 2, 2)),
-                hidden=(256,),
+                backbone=SmallBackbone(widths=(16, 48, 96, 128, 128), depths=(1, 1, 2, 1, 1)),
+                hidden=(128,),
                 window=3,
                 dropout=0.1,
                 skip_scale=(1.0, 1.0),
@@ -35,8 +35,8 @@ def config(stride: Literal[8, 16, 32] = 8) -> Experiment:
         ),
         train=Pipeline(source=Scenes(split="train"), transforms=(Photometric(),)),
         test=Pipeline(source=Scenes(split="test")),
-        steps=2000,
+        steps=2200,
         batch_size=32,
-        preview_every=500,
+        preview_every=550,
         checkpoint_every=200,
     )

@@ -12,5 +12,5 @@ from jaxgen.models.unet import Unet
 
 def config() -> Experiment:
     base = scenes_fcn8s.config()
-    objective = dataclasses.replace(base.objective, net=Unet(classes=11, widths=(16, 32, 64, 128)))
+    objective = dataclasses.replace(base.objective, net=Unet(classes=11, widths=(8, 32, 64, 128)))
     return dataclasses.replace(base, objective=objective)

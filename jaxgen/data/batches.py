@@ -7,6 +7,7 @@ the endless training sequence is example permutation(seed, epoch)[j mod N] of ep
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -133,6 +134,8 @@ def _ahead(batches: _Train | _Test, start: int, workers: int) -> Iterator[Batch]
     import grain  # takes a second, for which a command that opens no data need not wait
     from absl import flags
 
+    # A thread that makes pictures gives Python back every 5 ms by default: as long as a small step takes to dispatch.
+    sys.setswitchinterval(5e-4)
     options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
     ahead = grain.MapDataset.source(batches)[start:].to_iter_dataset(options)
     if workers:

@@ -29,9 +29,9 @@ def max_pool(x: Float[Array, "b h w c"], padding: Padding) -> Float[Array, "b h2
 class SmallBackbone(nn.Module):
     """Stages of 3 × 3 convolutions with batch norm, each halving the side: cheap enough to train on a CPU."""
 
-    widths: tuple[int, ...] = (32, 64, 96, 128, 160)
+    widths: tuple[int, ...] = (32, 64, 128, 128, 128)
     """Channels of each stage; stage i has stride 2^i."""
-    depths: tuple[int, ...] = (1, 2, 2, 2, 2)
+    depths: tuple[int, ...] = (1, 1, 2, 1, 1)
     """Convolutions in each stage."""
     padding: Padding = "SAME"
     """Of convolutions and pools."""

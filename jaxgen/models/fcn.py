@@ -96,37 +96,37 @@ class Fcn(nn.Module):
         Raises UserError where a geometry of the user's own leaves part of the picture without scores.
         """
         _, height, width, _ = image.shape
-        margin, window = self.geometry.margin, self.window
-        low, high = [(margin, margin + -(side + 2 * margin) % self.geometry.multiple) for side in (height, width)]
-        x = jnp.pad(image, ((0, 0), low, high, (0, 0)))
+        margin, window, padding = self.geometry.margin, self.window, self.geometry.padding
+        rows, columns = [(margin, margin + -(side + 2 * margin) % self.geometry.multiple) for side in (height, width)]
+        x = jnp.pad(image, ((0, 0), rows, columns, (0, 0)))
         maps = self.backbone.copy(dtype=self.dtype, name="features")(x, train=train)
+        if len(maps) != 5:
+            raise UserError(f"fcn: the backbone gives {len(maps)} maps: it needs five stages, of strides 2 to 32")
 
         head = Head(
             self.classes,
             self.hidden,
             (window, window),
-            self.geometry.padding,
-            first=len(maps) + 1,
+            padding,
+            first=6,
             dropout=self.dropout,
             score_init=nn.initializers.zeros,
             dtype=self.dtype,
             name="head",
         )
-        stride = 2 ** len(maps)
-        inside = (window - 1) // 2 if self.geometry.padding == "SAME" else 0
-        origin = (stride - 1) / 2 - margin + stride * ((window - 1) / 2 - inside)
-        coarsest = head(maps[-1], train=train)
-        scores = Scores(coarsest, stride, origin)
+        coarsest = head(maps[4], train=train)
+        inside = (window - 1) // 2 if padding == "SAME" else 0
+        scores = Scores(coarsest, 32, 15.5 - margin + 32 * ((window - 1) / 2 - inside))
 
-        for skip, scale in zip((-2, -3), self.skip_scale, strict=True):
-            if scores.stride == self.stride:
-                break
-            number, stride = len(maps) + 1 + skip, scores.stride // 2
-            score = nn.Conv(self.classes, (1, 1), kernel_init=nn.initializers.zeros, name=f"score_pool{number}")
-            fine = Scores(score(scale * maps[skip].astype(jnp.float32)), stride, (stride - 1) / 2 - margin)
-            scores = fuse(upsample(scores, Deconvolution(2, name=f"upsample_to_pool{number}")), fine)
+        for number, scale in zip((4, 3), self.skip_scale, strict=True):
+            stride = 2**number
+            if stride >= self.stride:
+                score = nn.Conv(self.classes, (1, 1), kernel_init=nn.initializers.zeros, name=f"score_pool{number}")
+                values = score(scale * maps[number - 1].astype(jnp.float32))
+                fine = Scores(values, stride, (stride - 1) / 2 - margin)
+                scores = fuse(upsample(scores, Deconvolution(2, name=f"upsample_to_pool{number}")), fine)
 
-        scores = upsample(scores, Deconvolution(scores.stride, name="upsample"))
+        scores = upsample(scores, Deconvolution(self.stride, name="upsample"))
         first = -int(scores.origin)
         logits = scores.values[:, max(first, 0) : first + height, max(first, 0) : first + width]
         if logits.shape[1:3] != (height, width) or 0 in coarsest.shape:

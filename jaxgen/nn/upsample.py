@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from jaxgen.typing import Precision
 
 
-def bilinear(key: PRNGKeyArray, shape: tuple[int, int, int, int], dtype: type = jnp.float32) -> Float[Array, "k k i o"]:
+def bilinear(key: PRNGKeyArray, shape: tuple[int, int, int, int]) -> Float[Array, "k k i o"]:
     """Fill a kernel of shape (2f, 2f, i, o) with bilinear interpolation by f, each channel onto itself.
 
     The weight at distance d from the kernel's middle is 1 - |d| / f per axis: half-pixel interpolation
@@ -17,14 +17,14 @@ def bilinear(key: PRNGKeyArray, shape: tuple[int, int, int, int], dtype: type = 
     k, _, inputs, outputs = shape
     tent = 1.0 - jnp.abs((jnp.arange(k) + 0.5) / (k / 2) - 1.0)
     square = tent[:, None] * tent[None, :]
-    return (square[:, :, None, None] * jnp.eye(inputs, outputs)[None, None]).astype(dtype)
+    return square[:, :, None, None] * jnp.eye(inputs, outputs)[None, None]
 
 
 def transposed_convolution(x: Float[Array, "b h w i"], kernel: Float[Array, "k k i o"]) -> Float[Array, "b h2 w2 o"]:
     """Convolve transposed with stride f = k / 2, nothing cropped: a side of n becomes (n + 1) f.
 
     Cell p adds kernel * x[p] to the rows p f … p f + k - 1 of the output, so each f × f block of the output is a
-    linear map of 2 × 2 cells, and the whole one matrix product: ten times as fast on CPU, forward and backward, as
+    linear map of 2 × 2 cells, and the whole one matrix product: many times as fast on CPU, forward and backward, as
     a convolution over the input spread out with zeros.
     """
     b, h, w, i = x.shape

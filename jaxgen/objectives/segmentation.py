@@ -77,13 +77,13 @@ class Segmentation:
         }
 
     def preview(self, state: State, batch: Batch, key: PRNGKeyArray) -> dict[str, Panels]:
-        """Show image, truth and prediction side by side."""
+        """Show images, the truth beneath, the prediction beneath that."""
         image = to_float(batch["image"])
         logits = self._logits(state, image)
         classes = max(logits.shape[-1], 2)
         rgb = grey_to_rgb(image)
         shown = [rgb, tint(rgb, batch["mask"], classes), tint(rgb, predicted(logits), classes)]
-        return {"masks": Panels(images=jnp.stack(shown, 1), titles=("image", "truth", "prediction"))}
+        return {"masks": Panels(images=jnp.stack(shown), titles=("image", "truth", "prediction"))}
 
     def predict(self, state: State, image: Float[Array, "b h w c"]) -> Float[Array, "b h w n"]:
         """Return the net's logits f32[b h w n] for images f32[b h w c] in [-1, 1], as `inference` may ask for them."""

@@ -1,0 +1,151 @@
+"""Every config builds, tells its shapes, states its promise, and takes two steps on fake data of its shape."""
+
+import dataclasses
+import pathlib
+import re
+
+import jax
+import numpy as np
+import pytest
+from processes import ROOT
+
+from jaxgen import config as configs
+from jaxgen import experiment as experiments
+from jaxgen import tree
+from jaxgen.data import batches
+from jaxgen.data.fake import FakeLabels, FakeMasks
+from jaxgen.data.tfds import Tfds
+from jaxgen.evaluate import evaluation_batches, evaluator
+from jaxgen.experiment import Experiment
+from jaxgen.objectives.classification import Classification
+from jaxgen.parallel.mesh import MeshShape, put_batch
+from jaxgen.program import program
+from jaxgen.typing import UserError
+
+CONFIGS = {f"{path.parent.name}/{path.stem}": path for path in sorted((ROOT / "configs").glob("*/*.py"))}
+EMBEDDED = re.compile("digits|scenes")
+# Pictures as the data set has them: height, width, channels.
+RAW = {
+    "classification/cifar10_resnet18": (32, 32, 3),
+    "classification/digits_cnn": (8, 8, 1),
+    "segmentation/cityscapes_fcn_r50": (1024, 2048, 3),
+    "segmentation/scenes_": (64, 64, 3),
+}
+
+each = pytest.mark.parametrize("name", CONFIGS)
+
+
+def on_fake_data(name: str, raw: tuple[int, int, int]) -> Experiment:
+    made = configs.load(CONFIGS[name])
+    fake = FakeLabels if isinstance(made.objective, Classification) else FakeMasks
+    source = fake(height=raw[0], width=raw[1], channels=raw[2], classes=made.objective.net.classes, size=8)
+    return dataclasses.replace(
+        made,
+        train=dataclasses.replace(made.train, source=source, workers=0),
+        test=dataclasses.replace(made.test, source=dataclasses.replace(source, size=2), workers=0),
+        mesh=MeshShape(),
+    )
+
+
+def two_steps(experiment: Experiment) -> list[float]:
+    train_set, test_set = experiment.train.source.open(), experiment.test.source.open()
+    mesh = experiment.mesh.build(jax.devices()[:1])
+    prog = program(experiment, mesh, batches.element(train_set, experiment.train.transforms))
+    experiment.objective.check(prog.spec, train_set.classes)
+    losses = []
+    with jax.set_mesh(mesh):
+        state = prog.init()
+        for batch in batches.train_batches(
+            train_set, experiment.train.transforms, seed=0, batch_size=experiment.batch_size, start=0, stop=2
+        ):
+            state, scalars = prog.step(state, put_batch(mesh, batch))
+            losses.append(float(scalars["loss"]))
+        measure = evaluator(experiment.objective, mesh, 0)
+        assert measure(state, evaluation_batches(experiment.test, test_set, mesh, 1)) is not None
+    return losses
+
+
+def raw_of(name: str) -> tuple[int, int, int]:
+    return next((size for prefix, size in RAW.items() if name.startswith(prefix)), (375, 500, 3))
+
+
+def reduced(experiment: Experiment, side: int) -> Experiment:
+    """The same with every crop, and every window that slides, cut down to at most `side` pixels."""
+
+    def cut(value):
+        names = {f.name for f in dataclasses.fields(value)} & {"height", "width", "size", "stride"}
+        smaller = lambda x: tuple(min(i, side) for i in x) if isinstance(x, tuple) else min(x, side)  # noqa: E731
+        return dataclasses.replace(value, **{n: smaller(getattr(value, n)) for n in names})
+
+    def less(pipeline):
+        return dataclasses.replace(pipeline, transforms=tuple(map(cut, pipeline.transforms)))
+
+    objective = experiment.objective
+    if hasattr(objective, "inference"):
+        objective = dataclasses.replace(objective, inference=cut(objective.inference))
+    return dataclasses.replace(
+        experiment, objective=objective, train=less(experiment.train), test=less(experiment.test)
+    )
+
+
+@each
+def test_its_shapes_are_known_without_data_or_arrays(name):
+    made = on_fake_data(name, raw_of(name))
+    element = batches.element(made.train.source.open(), made.train.transforms)
+    prog = program(made, made.mesh.build(), element)
+    made.objective.check(prog.spec, made.train.source.open().classes)
+    assert tree.count(prog.shapes.nets["net"].params) > 10_000
+    assert element["image"][0][-1] == raw_of(name)[2]
+
+
+@each
+def test_it_survives_as_json(name):
+    made = configs.load(CONFIGS[name])
+    assert experiments.decode(experiments.encode(made)) == made
+
+
+@each
+def test_it_says_what_it_is_and_promises(name):
+    first, promise = configs.summary(CONFIGS[name])
+    assert len(first) > 20
+    measured = re.search(r"\d+(\.\d+)? (min|s) on 2 CPU cores", promise) and re.search(r"0\.\d{2,}|\d\d\.\d %", promise)
+    assert measured or promise.startswith("unverified")
+    assert bool(measured) == bool(EMBEDDED.search(name)), "what can be measured here is"
+
+
+@each
+def test_two_steps_of_small_pictures(name):
+    side = 32 if isinstance(configs.load(CONFIGS[name]).objective, Classification) else 64
+    raw = tuple(min(x, 96) for x in raw_of(name))
+    losses = two_steps(dataclasses.replace(reduced(on_fake_data(name, raw), side), batch_size=2))
+    assert np.isfinite(losses).all()
+    assert losses[0] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name in CONFIGS if not EMBEDDED.search(name)])
+def test_two_steps_at_its_own_size(name):
+    losses = two_steps(dataclasses.replace(on_fake_data(name, raw_of(name)), batch_size=2))
+    assert np.isfinite(losses).all()
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if not EMBEDDED.search(name)])
+def test_without_its_data_it_says_what_to_do(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    source = configs.load(CONFIGS[name]).train.source
+    said = r"uv run --extra prepare tfds build" if isinstance(source, Tfds) else "data/"
+    with pytest.raises(UserError, match=said):
+        source.open()
+
+
+def test_the_three_fcns_differ_in_their_stride_alone():
+    made = [configs.load(CONFIGS[f"segmentation/scenes_fcn{stride}s"]) for stride in (8, 16, 32)]
+    for other in made[1:]:
+        differ = experiments.differences(experiments.encode(made[0]), experiments.encode(other))
+        assert [line.split(":")[0] for line in differ] == ["objective.net.stride"]
+
+
+def test_every_config_is_below_a_task():
+    assert pathlib.Path("segmentation/scenes_fcn8s") in map(pathlib.Path, CONFIGS)
+    assert not list((ROOT / "configs").glob("*.py"))
