@@ -49,9 +49,9 @@ class Checkpoints:
     def __init__(self, folder: pathlib.Path, *, keep: int = 2, writable: bool = True) -> None:
         self.folder = folder
         self._orbax = ocp.training.Checkpointer(
-            folder,
-            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),
+            str(folder),
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),  # pyrefly: ignore
+            preservation_policy=ocp.training.preservation_policies.LatestN(keep),  # pyrefly: ignore
             cleanup_tmp_directories=writable,
         )
         self._checksum = jax.jit(checksum)
@@ -88,7 +88,7 @@ class Checkpoints:
             return self._orbax.load_checkpointables(step, {"state": target, "sums": {"checksum": scalar}}), ""
         except (KeyError, ValueError, OSError, TypeError) as error:
             cause = str(error.__cause__ or error).strip() or type(error).__name__
-            return {}, cause.splitlines()[0].split(". ")[0].strip(" \"")
+            return {}, cause.splitlines()[0].split(". ")[0].strip(' "')
 
     def restore_latest(self, target: Tree, say: Callable[[str], None]) -> tuple[int, Tree] | None:
         """Restore the newest checkpoint that is whole, saying which ones are not; None where there is none at all.
@@ -103,7 +103,9 @@ class Checkpoints:
                 before = [s for s in steps if s < step]
                 say(f"{error}; " + (f"going back to step {before[0]}" if before else "there is none before it"))
         if steps:
-            raise UserError(f"no checkpoint in {self.folder} can be read; remove the folder to start from the beginning")
+            raise UserError(
+                f"no checkpoint in {self.folder} can be read; remove the folder to start from the beginning"
+            )
         return None
 
     def set_aside(self, newer_than: int) -> None:

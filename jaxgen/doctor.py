@@ -47,5 +47,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         f"data sets in {found['data_folder']}: {', '.join(found['prepared']) or 'none yet'}",
     ]
     for name, there in found["extras"].items():
-        rows.append(f"extra {name}: " + ("there" if there else f"missing; for {EXTRAS[name][1]}: uv sync --extra {name}"))
+        rows.append(
+            f"extra {name}: " + ("there" if there else f"missing; for {EXTRAS[name][1]}: uv sync --extra {name}")
+        )
     return rows

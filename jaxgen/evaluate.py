@@ -26,7 +26,9 @@ def evaluator(objective: Objective, mesh: Mesh, seed: int, stop: Callable[[], bo
     The function returns None if `stop` turned true on the way: a part of the data says nothing about the whole.
     """
     # Every evaluation draws the same random numbers: its result is a function of the state and the data.
-    step = jax.jit(lambda state, batch: objective.evaluate(state, batch, jax.random.key(seed)), out_shardings=replicated(mesh))
+    step = jax.jit(
+        lambda state, batch: objective.evaluate(state, batch, jax.random.key(seed)), out_shardings=replicated(mesh)
+    )
 
     def evaluate(state: State, batches: Iterable[dict[str, np.ndarray]]) -> Metrics | None:
         total: Metrics | None = None
@@ -43,7 +45,9 @@ def evaluator(objective: Objective, mesh: Mesh, seed: int, stop: Callable[[], bo
     return evaluate
 
 
-def evaluation_batches(pipeline: Pipeline, examples: Examples, mesh: Mesh, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+def evaluation_batches(
+    pipeline: Pipeline, examples: Examples, mesh: Mesh, batch_size: int
+) -> Iterator[dict[str, np.ndarray]]:
     """Return every example once, in batches of the given size or what next divides over the devices."""
     size = -(-batch_size // batch_parts(mesh)) * batch_parts(mesh)
     return batches.test_batches(examples, pipeline.transforms, batch_size=size)

@@ -92,7 +92,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
             last = step == experiment.steps
             stop = interrupt()
             if last or stop or step % experiment.log_every == 0 or step % experiment.checkpoint_every == 0:
-                # A checkpoint is only taken of a state whose loss has been seen to be finite.
+                # A checkpoint is only taken of a state whose loss and gradient have been seen to be finite.
                 window.add(step, jax.device_get(pending))
                 pending = None
             if last or step % experiment.log_every == 0:
@@ -156,12 +156,12 @@ class Window:
     def add(self, step: int, scalars: dict[str, np.ndarray]) -> None:
         """Take one step's scalars.
 
-        Raises UserError if the loss is not finite: nothing that follows could be of use.
+        Raises UserError if one of them is not finite: nothing that follows could be of use.
         """
         row = {name: float(value) for name, value in scalars.items()}
-        if not math.isfinite(row["loss"]):
+        if wild := [name for name, value in row.items() if not math.isfinite(value)]:
             raise UserError(
-                f"the loss is {row['loss']} at step {step}; the checkpoints before it are kept\n"
+                f"{wild[-1]} is {row[wild[-1]]} at step {step}; the checkpoints before it are kept\n"
                 "try a lower learning rate, a longer warm-up or --objective.optimizer.clip 1.0, in a new run folder"
             )
         self._rows.append(row)

@@ -113,7 +113,7 @@ def test_with_nothing_whole_left_it_does_not_start_anew_silently(three):
     folder, target = three
     cut_short(folder / "2")
     cut_short(folder / "3")
-    with Checkpoints(folder) as checkpoints, pytest.raises(UserError, match="no checkpoint .* can be read"):
+    with Checkpoints(folder) as checkpoints, pytest.raises(UserError, match=r"no checkpoint .* can be read"):
         checkpoints.restore_latest(target, lambda _: None)
 
 

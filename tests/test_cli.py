@@ -96,7 +96,10 @@ def test_eval_measures_what_training_measured(trained, capsys):
     assert found == json.loads((trained / "eval.json").read_text())
     assert set(found) == {"step", "metrics"}
     assert 0 <= found["metrics"]["miou"] <= 1
-    assert set(found["metrics"]["per_class"]) == {"class 0", "class 1", "class 2"} or len(found["metrics"]["per_class"]) == 3
+    assert (
+        set(found["metrics"]["per_class"]) == {"class 0", "class 1", "class 2"}
+        or len(found["metrics"]["per_class"]) == 3
+    )
 
 
 def test_eval_of_an_earlier_step(trained, capsys):
@@ -261,7 +264,9 @@ def test_an_image_that_is_none(capsys, trained, tmp_path):
     text = tmp_path / "text.png"
     text.write_text("no picture")
     out = tmp_path / "out"
-    refused(capsys, lambda: cli.main(["predict", str(trained), str(text), "--out", str(out)]), r"text\.png cannot be read")
+    refused(
+        capsys, lambda: cli.main(["predict", str(trained), str(text), "--out", str(out)]), r"text\.png cannot be read"
+    )
     refused(capsys, lambda: cli.main(["predict", str(trained), "none.png", "--out", str(out)]), "no image none.png")
     assert not out.exists()
 

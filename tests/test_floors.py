@@ -13,10 +13,7 @@ FLOORS = [
     ("models", "inference"),
     ("objectives", "data"),
     ("checkpoint", "log", "pictures", "interrupt"),
-    (
-        "loop", "program", "restored", "evaluate", "predict", "experiment", "config", "cli", "doctor", "run",
-        "__main__",
-    ),  # fmt: skip
+    ("loop", "program", "restored", "evaluate", "predict", "experiment", "config", "cli", "doctor", "run", "__main__"),
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 FILES = sorted((ROOT / "jaxgen").rglob("*.py"))

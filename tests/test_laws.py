@@ -54,7 +54,9 @@ def run(prog: Program, state, start: int, stop: int):
 def test_init_has_the_shapes_that_eval_shape_tells(make):
     prog = assemble(make())
     state = prog.init()
-    same = jax.tree.map(lambda x, s: (x.shape, x.dtype, x.sharding) == (s.shape, s.dtype, s.sharding), state, prog.shapes)
+    same = jax.tree.map(
+        lambda x, s: (x.shape, x.dtype, x.sharding) == (s.shape, s.dtype, s.sharding), state, prog.shapes
+    )
     assert all(jax.tree.leaves(same))
 
 
@@ -81,7 +83,9 @@ def test_devices_and_rules_change_nothing_but_rounding(make, layout):
     np.testing.assert_allclose(many_losses, one_losses, rtol=1e-4)
     split = [leaf for _, leaf in tree.leaves(many) if not leaf.sharding.is_fully_replicated]
     assert bool(split) == ("fsdp" in layout)
-    for (path, a), (_, b) in zip(tree.leaves(one.nets["net"].params), tree.leaves(many.nets["net"].params), strict=True):
+    for (path, a), (_, b) in zip(
+        tree.leaves(one.nets["net"].params), tree.leaves(many.nets["net"].params), strict=True
+    ):
         np.testing.assert_allclose(b, a, rtol=1e-3, atol=2e-3, err_msg=path)
 
 
@@ -104,7 +108,9 @@ def test_every_parameter_learns(make):
     before = jax.device_get(prog.init().nets["net"].params)
     after, _ = run(prog, None, 0, 6)
     after = after.nets["net"].params
-    still = [path for (path, a), (_, b) in zip(tree.leaves(before), tree.leaves(after), strict=True) if np.array_equal(a, b)]
+    still = [
+        path for (path, a), (_, b) in zip(tree.leaves(before), tree.leaves(after), strict=True) if np.array_equal(a, b)
+    ]
     assert still == []
 
 

@@ -18,9 +18,7 @@ def config() -> Experiment:
     return Experiment(
         objective=Classification(
             net=ResNet(classes=10, depth=18, stem=CIFAR),
-            optimizer=Optimizer(
-                rate=Cosine(rate=0.1, warmup=0.025), method=Momentum(nesterov=True), weight_decay=5e-4
-            ),
+            optimizer=Optimizer(rate=Cosine(rate=0.1, warmup=0.025), method=Momentum(nesterov=True), weight_decay=5e-4),
         ),
         train=Pipeline(source=Tfds("cifar10", split="train"), transforms=(PadCrop(32, 32, pad=4), Flip())),
         test=Pipeline(source=Tfds("cifar10", split="test")),

@@ -26,9 +26,7 @@ def config() -> Experiment:
     return Experiment(
         objective=Segmentation(
             net=DeepLabV3Plus(classes=150, depth=50, output_stride=8, rates=(12, 24, 36), dtype="bfloat16"),
-            optimizer=Optimizer(
-                rate=Poly(rate=0.01, floor=0.01), method=Momentum(momentum=0.9), weight_decay=5e-4
-            ),
+            optimizer=Optimizer(rate=Poly(rate=0.01, floor=0.01), method=Momentum(momentum=0.9), weight_decay=5e-4),
             inference=Sliding(height=512, width=512, stride=(341, 341)),
         ),
         train=Pipeline(

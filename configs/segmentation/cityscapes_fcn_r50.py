@@ -31,9 +31,7 @@ def config() -> Experiment:
     return Experiment(
         objective=Segmentation(
             net=FcnResnet(classes=19, depth=50, dtype="bfloat16"),
-            optimizer=Optimizer(
-                rate=Poly(rate=0.01, floor=0.01), method=Momentum(momentum=0.9), weight_decay=5e-4
-            ),
+            optimizer=Optimizer(rate=Poly(rate=0.01, floor=0.01), method=Momentum(momentum=0.9), weight_decay=5e-4),
             aux_weight=0.4,
         ),
         train=Pipeline(

@@ -8,4 +8,4 @@ from jaxgen.experiment import Experiment
 
 
 def config() -> Experiment:
-    return scenes_fcn8s.config(stride=32)
+    return scenes_fcn8s.scenes(scenes_fcn8s.fcn(32))

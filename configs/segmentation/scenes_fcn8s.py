@@ -8,7 +8,9 @@ A small backbone with batch norm stands in for VGG-16; heads, skips and learned 
 
 from typing import Literal
 
-from jaxgen.data.augment import Photometric
+import flax.linen as nn
+
+from jaxgen.data.augment import Affine, Photometric
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.scenes import Scenes
 from jaxgen.experiment import Experiment
@@ -18,25 +20,33 @@ from jaxgen.objectives.segmentation import Segmentation
 from jaxgen.optim import Adam, Cosine, Optimizer
 
 
-def config(stride: Literal[8, 16, 32] = 8) -> Experiment:
+def fcn(stride: Literal[8, 16, 32]) -> Fcn:
+    return Fcn(
+        classes=11,
+        stride=stride,
+        backbone=SmallBackbone(widths=(16, 48, 96, 128, 128), depths=(1, 1, 2, 1, 1)),
+        hidden=(128,),
+        window=3,
+        dropout=0.1,
+        skip_scale=(1.0, 1.0),
+        geometry=SAME,
+    )
+
+
+def scenes(net: nn.Module) -> Experiment:
     return Experiment(
         objective=Segmentation(
-            net=Fcn(
-                classes=11,
-                stride=stride,
-                backbone=SmallBackbone(widths=(16, 48, 96, 128, 128), depths=(1, 1, 2, 1, 1)),
-                hidden=(128,),
-                window=3,
-                dropout=0.1,
-                skip_scale=(1.0, 1.0),
-                geometry=SAME,
-            ),
+            net=net,
             optimizer=Optimizer(rate=Cosine(rate=3e-3), method=Adam(), weight_decay=1e-2, clip=1.0),
         ),
-        train=Pipeline(source=Scenes(split="train"), transforms=(Photometric(),)),
+        train=Pipeline(source=Scenes(split="train"), transforms=(Affine(degrees=6.0, shift=0.0), Photometric())),
         test=Pipeline(source=Scenes(split="test")),
         steps=2200,
         batch_size=32,
         preview_every=550,
         checkpoint_every=200,
     )
+
+
+def config() -> Experiment:
+    return scenes(fcn(8))

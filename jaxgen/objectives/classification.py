@@ -82,9 +82,7 @@ class Classification:
         image = to_float(batch["image"])
         guess = single.infer(self.net, state, image).argmax(-1)
         return {
-            "classes": Panels(
-                images=grey_to_rgb(image)[None], titles=(), guess=guess[None], truth=batch["label"][None]
-            )
+            "classes": Panels(images=grey_to_rgb(image)[None], titles=(), guess=guess[None], truth=batch["label"][None])
         }
 
     def predict(self, state: State, image: Array) -> Array:

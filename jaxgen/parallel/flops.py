@@ -25,8 +25,8 @@ def _of_equation(equation: JaxprEqn) -> int:
     name, params = equation.primitive.name, equation.params
     if name == "dot_general":
         (contracted, _), _ = params["dimension_numbers"]
-        left = equation.invars[0].aval.shape
-        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[i] for i in contracted)
+        left = _shape(equation.invars[0])
+        return 2 * math.prod(_shape(equation.outvars[0])) * math.prod(left[i] for i in contracted)
     if name == "conv_general_dilated":
         return 2 * _products(equation)
     if name == "cond":
@@ -36,6 +36,10 @@ def _of_equation(equation: JaxprEqn) -> int:
     return trips * sum(_of_jaxpr(x.jaxpr if isinstance(x, ClosedJaxpr) else x) for x in inner)
 
 
+def _shape(variable: Any) -> tuple[int, ...]:
+    return variable.aval.shape
+
+
 def _is_jaxpr(x: Any) -> bool:
     return isinstance(x, ClosedJaxpr | Jaxpr)
 
@@ -43,8 +47,8 @@ def _is_jaxpr(x: Any) -> bool:
 def _products(equation: JaxprEqn) -> int:
     """Multiplications of a convolution that touch neither padding nor the zeros of a dilated input."""
     numbers, params = equation.params["dimension_numbers"], equation.params
-    image, kernel = (v.aval.shape for v in equation.invars)
-    out = equation.outvars[0].aval.shape
+    image, kernel = map(_shape, equation.invars)
+    out = _shape(equation.outvars[0])
     along = 1
     for i, axis in enumerate(numbers.lhs_spec[2:]):
         taps, places = kernel[numbers.rhs_spec[2 + i]], out[numbers.out_spec[2 + i]]

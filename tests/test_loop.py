@@ -1,0 +1,55 @@
+"""The loop's own promises: cadence, divergence, and what the logs hold after a resume."""
+
+import dataclasses
+import json
+
+import pytest
+from small import segmentation
+
+from jaxgen import loop
+from jaxgen.log import JsonLines
+from jaxgen.optim import Constant, Momentum, Optimizer
+from jaxgen.run import RunFolder
+from jaxgen.typing import UserError
+
+
+def rows(folder):
+    return [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+
+
+def test_everything_comes_at_its_step(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    experiment = dataclasses.replace(segmentation(), steps=7, log_every=3, evaluate_every=5, preview_every=4, keep=9)
+    results = loop.train(experiment, folder)
+    assert [row["step"] for row in rows(folder) if row["split"] == "train"] == [3, 6, 7]
+    assert [row["step"] for row in rows(folder) if row["split"] == "test"] == [5, 7]
+    assert sorted(p.name for p in folder.previews.iterdir()) == ["step_00000004_masks.png", "step_00000007_masks.png"]
+    assert sorted(int(p.name) for p in folder.checkpoints.iterdir() if p.name.isdigit()) == [3, 6, 7]
+    assert json.loads(folder.eval.read_text()) == {"step": 7, "metrics": results}
+    assert folder.experiment == experiment
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    made = segmentation()
+    wild = Optimizer(rate=Constant(rate=1e30), method=Momentum())
+    experiment = dataclasses.replace(made, objective=dataclasses.replace(made.objective, optimizer=wild))
+    with pytest.raises(UserError, match=r"(loss|gradient_norm) is (nan|inf) at step \d+(.|\n)*lower learning rate"):
+        loop.train(dataclasses.replace(experiment, checkpoint_every=1), folder)
+    assert any(folder.checkpoints.iterdir())
+    assert not folder.eval.exists()
+
+
+def test_lines_of_steps_that_come_again_are_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log = JsonLines(path, resume_from=0)
+    for step in (2, 4, 6):
+        log.write(step, "train", {"loss": float("nan") if step == 4 else 0.5})
+    log.close()
+    with path.open("a") as file:
+        file.write('{"step": 8, "split": "tr')  # a crash cut it short
+    JsonLines(path, resume_from=4).close()
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"step": 2, "split": "train", "loss": 0.5},
+        {"step": 4, "split": "train", "loss": None},
+    ]
