@@ -40,6 +40,9 @@ def _guarded(run: Callable[[], None]) -> int:
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         return interrupted.status
+    except KeyboardInterrupt:
+        print("stopped at once; the last checkpoint is kept", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0

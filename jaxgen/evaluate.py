@@ -50,7 +50,14 @@ def evaluation_batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Return every example once, in batches of the given size or what next divides over the devices."""
     size = -(-batch_size // batch_parts(mesh)) * batch_parts(mesh)
-    return batches.test_batches(examples, pipeline.transforms, batch_size=size)
+    return batches.test_batches(
+        examples,
+        pipeline.transforms,
+        batch_size=size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        workers=pipeline.workers,
+    )
 
 
 def evaluate(run: Restored) -> dict[str, Any]:

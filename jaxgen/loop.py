@@ -34,6 +34,10 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     mesh = experiment.mesh.build()
     check_batch(mesh, experiment.batch_size)
     train_set, test_set = experiment.train.source.open(), experiment.test.source.open()
+    if train_set.classes != test_set.classes:
+        raise UserError(
+            f"training and test data differ in their classes: {train_set.classes[:4]}… and {test_set.classes[:4]}…"
+        )
     data = Data(train_set.classes, batches.element(train_set, experiment.train.transforms))
     run = program(experiment, mesh, data.element)
     experiment.objective.check(run.spec, train_set.classes)
@@ -69,9 +73,16 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         preview = jax.jit(lambda state, batch: experiment.objective.preview(state, batch, key))
         shown = put_batch(mesh, next(iter(test(PREVIEW))))
         feed = batches.train_batches(
-            train_set, experiment.train.transforms, seed=experiment.seed, batch_size=experiment.batch_size,
-            start=start, stop=experiment.steps, workers=experiment.train.workers,
-        )  # fmt: skip
+            train_set,
+            experiment.train.transforms,
+            seed=experiment.seed,
+            batch_size=experiment.batch_size,
+            start=start,
+            stop=experiment.steps,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            workers=experiment.train.workers,
+        )
         window = Window(experiment.batch_size)
         batch = put_batch(mesh, next(feed)) if start < experiment.steps else {}
         pending: Any = None
@@ -115,7 +126,8 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
                 with window.paused():
                     sums = measure(state, test(experiment.test_batch_size))
                 if sums is None:
-                    checkpoints.save(step, state)
+                    if step % experiment.checkpoint_every:
+                        checkpoints.save(step, state)
                     checkpoints.close()
                     interrupt.leave(step)
                 for log in logs:

@@ -1,6 +1,5 @@
 """Start the project's commands as a user would, as processes of their own."""
 
-import json
 import os
 import pathlib
 import subprocess
@@ -30,13 +29,3 @@ def call(*arguments: str | pathlib.Path, cache: pathlib.Path, **more: str) -> su
     process = start(*arguments, cache=cache, **more)
     out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-
-def jaxgen(*arguments: str | pathlib.Path, cache: pathlib.Path) -> subprocess.CompletedProcess[str]:
-    return call("-m", "jaxgen", *arguments, cache=cache)
-
-
-def digest(run: pathlib.Path, cache: pathlib.Path) -> str:
-    done = jaxgen("inspect", run, "--json", cache=cache)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)["digest"]

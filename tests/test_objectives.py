@@ -32,7 +32,9 @@ def test_mixup_keeps_the_share_it_says(key):
     image = ramp()
     mixed, share = Mixup(alpha=0.4).mix(key, image)
     assert 0 < share < 1
-    np.testing.assert_allclose(mixed[:, 0, 0, 0], share * jnp.arange(6.0) + (1 - share) * jnp.arange(5.0, -1, -1), rtol=1e-5)
+    np.testing.assert_allclose(
+        mixed[:, 0, 0, 0], share * jnp.arange(6.0) + (1 - share) * jnp.arange(5.0, -1, -1), rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -75,7 +77,7 @@ class OneWeight(nn.Module):
 
     @nn.compact
     def __call__(self, image, *, train: bool):
-        weight = self.param("kernel", nn.initializers.ones, (1,))
+        weight = self.param("kernel", nn.initializers.ones, ())
         x = weight * image[..., :1]
         self.sow("aux", "logits", 2 * x)
         return x

@@ -44,7 +44,7 @@ class Classification:
         """Raise UserError unless the batch has labels and the net one output for each class."""
         if "label" not in spec:
             raise UserError(f"classification needs a label with each image; the data has {', '.join(spec)}")
-        single.check_outputs(self.net, spec, classes)
+        single.check(self.net, spec, classes, self.microbatches)
 
     def init(self, key: PRNGKeyArray, spec: Spec) -> State:
         """Make the first state."""

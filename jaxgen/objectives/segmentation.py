@@ -45,7 +45,7 @@ class Segmentation:
         """Raise UserError unless the batch has masks and the net one output for each class."""
         if "mask" not in spec:
             raise UserError(f"segmentation needs a mask with each image; the data has {', '.join(spec)}")
-        single.check_outputs(self.net, spec, classes)
+        single.check(self.net, spec, classes, self.microbatches)
 
     def init(self, key: PRNGKeyArray, spec: Spec) -> State:
         """Make the first state."""

@@ -6,12 +6,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgen import optim
 from jaxgen import state as states
 from jaxgen.objective import Scalars
 from jaxgen.optim import Loss
+from jaxgen.parallel.mesh import check_batch
 from jaxgen.state import State
 from jaxgen.typing import Batch, Spec, Tree, UserError
 
@@ -25,9 +27,12 @@ def init(net: nn.Module, tx: optax.GradientTransformation, key: PRNGKeyArray, sp
     return State(step=jnp.int32(0), nets={"net": weights}, extra={})
 
 
-def check_outputs(net: nn.Module, spec: Spec, classes: tuple[str, ...]) -> None:
-    """Raise UserError unless the net has one output for each class, or a single one for two classes."""
-    image = jax.ShapeDtypeStruct((1, *spec["image"].shape[1:]), jnp.float32)
+def check(net: nn.Module, spec: Spec, classes: tuple[str, ...], microbatches: int) -> None:
+    """Raise UserError unless the net has one output for each class, or a single one for two, and the batch divides."""
+    images = spec["image"]
+    if isinstance(images.sharding, NamedSharding) and isinstance(images.sharding.mesh, Mesh):
+        check_batch(images.sharding.mesh, images.shape[0], microbatches)
+    image = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
     logits, _ = jax.eval_shape(lambda x: net.init_with_output(jax.random.key(0), x, train=False), image)
     if logits.shape[-1] != len(classes) and (logits.shape[-1], len(classes)) != (1, 2):
         raise UserError(
