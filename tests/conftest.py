@@ -7,7 +7,7 @@ import pytest
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Many tests compile the same program; one folder for one session, so that none depends on an earlier session.
+# Many tests compile the same program; one folder for one run of them, so that none depends on an earlier run.
 _cache = tempfile.TemporaryDirectory(prefix="jaxgen-tests-")
 jax.config.update("jax_compilation_cache_dir", _cache.name)
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

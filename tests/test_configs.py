@@ -24,7 +24,7 @@ from jaxgen.typing import UserError
 
 CONFIGS = {f"{path.parent.name}/{path.stem}": path for path in sorted((ROOT / "configs").glob("*/*.py"))}
 EMBEDDED = re.compile("digits|scenes")
-FIFTY = re.compile("r50|resnet50|deeplab")  # take half a minute each to compile: they run at their own size alone
+FIFTY = re.compile("r50|resnet50|deeplab")  # take half a minute each to compile
 # Pictures as the data set has them: height, width, channels.
 RAW = {
     "classification/cifar10_resnet18": (32, 32, 3),
@@ -48,7 +48,7 @@ def on_fake_data(name: str, raw: tuple[int, int, int]) -> Experiment:
     )
 
 
-def two_steps(experiment: Experiment) -> list[float]:
+def two_steps(experiment: Experiment, *, evaluate: bool = True) -> list[float]:
     train_set, test_set = experiment.train.source.open(), experiment.test.source.open()
     mesh = experiment.mesh.build(jax.devices()[:1])
     prog = program(experiment, mesh, batches.element(train_set, experiment.train.transforms))
@@ -62,7 +62,7 @@ def two_steps(experiment: Experiment) -> list[float]:
             state, scalars = prog.step(state, put_batch(mesh, batch))
             losses.append(float(scalars["loss"]))
         measure = evaluator(experiment.objective, mesh, 0)
-        assert measure(state, evaluation_batches(experiment.test, test_set, mesh, 1)) is not None
+        assert not evaluate or measure(state, evaluation_batches(experiment.test, test_set, mesh, 1)) is not None
     return losses
 
 
@@ -111,10 +111,11 @@ def test_it_says_what_it_is_and_promises(name):
     assert len(first) > 20
     measured = re.search(r"\d+(\.\d+)? (min|s) on 2 CPU cores", promise) and re.search(r"0\.\d{2,}|\d\d\.\d %", promise)
     assert measured or promise.startswith("unverified")
-    assert bool(measured) == bool(EMBEDDED.search(name)), "what can be measured here is"
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if not FIFTY.search(name)])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if FIFTY.search(name) else []) for name in CONFIGS]
+)
 def test_two_steps_of_small_pictures(name):
     side = 32 if isinstance(configs.load(CONFIGS[name]).objective, Classification) else 64
     raw = tuple(min(x, side) for x in raw_of(name))
@@ -126,8 +127,11 @@ def test_two_steps_of_small_pictures(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in CONFIGS if not EMBEDDED.search(name)])
 def test_two_steps_at_its_own_size(name):
-    losses = two_steps(dataclasses.replace(on_fake_data(name, raw_of(name)), batch_size=2))
-    assert np.isfinite(losses).all()
+    # One picture at a time, and in float32: a CPU emulates bfloat16, ten times slower.
+    made = dataclasses.replace(on_fake_data(name, raw_of(name)), batch_size=1)
+    net = made.objective.net.clone(dtype="float32")
+    made = dataclasses.replace(made, objective=dataclasses.replace(made.objective, net=net))
+    assert np.isfinite(two_steps(made, evaluate=False)).all()
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if not EMBEDDED.search(name)])

@@ -1,6 +1,7 @@
 """FCN-32s on scenes: the budget of FCN-8s, with coarser maps and larger deconvolutions.
 
-Promise: unverified
+Promise: test mIoU 0.409 after 9.7 min on 2 CPU cores, shared with another job (uv run train.py
+configs/segmentation/scenes_fcn32s.py)
 """
 
 from configs.segmentation import scenes_fcn8s
