@@ -19,7 +19,7 @@ from jaxgen.data.source import Examples, Source
 from jaxgen.typing import IGNORE, Example, UserError
 
 RAGGED = frozenset({"boxes", "labels", "caption"})  # of another length in every example: they do not stack
-THREADS = 2  # that make batches ahead of the step
+THREADS = 1  # that make batches ahead of the step: a second one would fight the first for the interpreter's lock
 AHEAD = 4  # batches made ahead of the step
 
 Batch = dict[str, np.ndarray]  # an Example with a leading b axis, and `valid` bool[b] in evaluation
