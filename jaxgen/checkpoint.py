@@ -49,7 +49,7 @@ class Checkpoints:
     def __init__(self, folder: pathlib.Path, *, keep: int = 2, writable: bool = True) -> None:
         self.folder = folder
         self._orbax = ocp.training.Checkpointer(
-            str(folder),
+            str(folder.resolve()),  # Orbax writes to absolute paths only
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),  # pyrefly: ignore
             preservation_policy=ocp.training.preservation_policies.LatestN(keep),  # pyrefly: ignore
             cleanup_tmp_directories=writable,

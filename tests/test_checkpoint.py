@@ -139,3 +139,12 @@ def test_the_checksum_sees_every_bit_and_no_sharding():
     swapped = {**state, "nets": {"net": {"w": state["nets"]["net"]["w"][::-1], "ema": None}}}
     nudged = {**state, "half": state["half"].at[1].set(1.0078125)}
     assert len({int(whole), int(checksum(swapped)), int(checksum(nudged))}) == 3
+
+
+def test_a_relative_folder_will_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    target = placed(Replicated(), MeshShape(), jax.devices())
+    with Checkpoints(pathlib.Path("runs/mine")) as checkpoints:
+        checkpoints.save(1, put(target, 1))
+    with Checkpoints(pathlib.Path("runs/mine")) as checkpoints:
+        assert equal(checkpoints.restore(1, target), make(1))
