@@ -1,7 +1,7 @@
-"""The one place where 8-bit pixels become floats and floats become 8-bit pixels."""
+"""The one place where the 8-bit pixels of a batch become floats."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Shaped, UInt8
+from jaxtyping import Array, Float, Shaped
 
 
 def to_float(image: Shaped[Array, "..."]) -> Float[Array, "..."]:
@@ -12,11 +12,6 @@ def to_float(image: Shaped[Array, "..."]) -> Float[Array, "..."]:
     if image.dtype == jnp.uint8:
         return image.astype(jnp.float32) / 127.5 - 1.0
     return image
-
-
-def to_bytes(image: Float[Array, "..."]) -> UInt8[Array, "..."]:
-    """Map f32 in [-1, 1] to 8-bit pixels, rounded to nearest and clipped."""
-    return jnp.clip(jnp.round((image + 1.0) * 127.5), 0, 255).astype(jnp.uint8)
 
 
 def grey_to_rgb(image: Shaped[Array, "*b h w c"]) -> Shaped[Array, "*b h w 3"]:

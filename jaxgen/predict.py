@@ -91,8 +91,7 @@ def _segment(forward: Callable[..., Any], run: Restored, image: np.ndarray, stem
     """Write mask (palette PNG whose values are class ids), overlay and legend, and say each class's share."""
     objective = run.experiment.objective
     assert isinstance(objective, Segmentation)
-    pixels = image[None].astype(np.float32) / 127.5 - 1
-    logits = objective.inference.on_host(lambda x: forward(run.state, x), pixels)
+    logits = objective.inference.on_host(lambda x: forward(run.state, x), np.asarray(_batch(image)))
     mask = np.asarray(predicted(jnp.asarray(logits)))[0].astype(np.uint8)
     found, pixels = np.unique(mask, return_counts=True)
     files = {name: out / f"{stem}_{name}.png" for name in ("mask", "overlay", "legend")}

@@ -36,8 +36,8 @@ def restore(folder: RunFolder, step: int | None, say: Callable[[str], None]) -> 
         mesh = experiment.mesh.build()
     except UserError:
         say(f"note: made for the mesh {experiment.mesh}; read onto the {jax.device_count()} device(s) here")
-        mesh = MeshShape(replica=1, fsdp=-1).build()
         experiment = dataclasses.replace(experiment, mesh=MeshShape(replica=1, fsdp=-1))
+        mesh = experiment.mesh.build()
     shapes = program(experiment, mesh, data.element).shapes
     if not folder.checkpoints.is_dir():
         raise UserError(f"{folder.path} has no checkpoint yet")
