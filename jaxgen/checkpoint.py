@@ -44,14 +44,15 @@ def _words(leaf: Array) -> Array:
 
 
 class Checkpoints:
-    """The checkpoints of one run; saves are asynchronous, and a save that was cut off does not count."""
+    """The checkpoints of one run, the newest `keep` or all; saves are asynchronous; one that was cut off is none."""
 
-    def __init__(self, folder: pathlib.Path, *, keep: int = 2, writable: bool = True) -> None:
+    def __init__(self, folder: pathlib.Path, *, keep: int | None = 2, writable: bool = True) -> None:
         self.folder = folder
+        policies = ocp.training.preservation_policies
         self._orbax = ocp.training.Checkpointer(
             str(folder.resolve()),  # Orbax writes to absolute paths only
             save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),  # pyrefly: ignore
-            preservation_policy=ocp.training.preservation_policies.LatestN(keep),  # pyrefly: ignore
+            preservation_policy=policies.PreserveAll() if keep is None else policies.LatestN(keep),  # pyrefly: ignore
             cleanup_tmp_directories=writable,
         )
         self._checksum = jax.jit(checksum)

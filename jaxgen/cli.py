@@ -1,6 +1,7 @@
 """The two commands: `train.py CONFIG` trains, `jaxgen` does everything with what training left behind."""
 
 import argparse
+import dataclasses
 import json
 import logging
 import os
@@ -97,17 +98,46 @@ def _list(given: argparse.Namespace) -> None:
 def _eval(given: argparse.Namespace) -> None:
     from jaxgen import metrics
     from jaxgen.evaluate import evaluate
-    from jaxgen.restored import restore
-    from jaxgen.run import RunFolder
 
     use_compilation_cache()
-    run = restore(RunFolder(given.folder), given.step, _note)
-    results = evaluate(run)
+    run, weak = _generator(given)
+    results = evaluate(run, weak and weak.state)
     if given.json:
         return _print_json({"step": run.step, "metrics": results})
     print(f"step {run.step}")
     for line in metrics.table(results):
         print(line)
+
+
+def _sample(given: argparse.Namespace) -> None:
+    from jaxgen.sample import sample
+
+    use_compilation_cache()
+    run, weak = _generator(given)
+    made = sample(run, given.n, given.seed, given.out, given.npz, weak=weak, label=given.label)
+    if given.json:
+        return _print_json({"step": run.step, **made})
+    print(f"{made['n']} samples of step {run.step}, seed {made['seed']}  ->  {made['out']}")
+
+
+def _generator(given: argparse.Namespace) -> tuple[Any, Any]:
+    """Take up the run, and with --weak the worse one, and change the way it makes samples as the options say."""
+    from jaxgen import expression
+    from jaxgen.objective import Generative
+    from jaxgen.restored import restore, with_average
+    from jaxgen.run import RunFolder
+
+    folder = RunFolder(given.folder)
+    run = restore(folder, given.step, _note)
+    weak = restore(RunFolder(given.weak), None, _note) if given.weak else None
+    texts = {name: getattr(given, name) for name in ("solver", "grid", "guidance")}
+    run = dataclasses.replace(run, experiment=expression.with_sampling(run.experiment, texts))
+    objective = run.experiment.objective
+    if isinstance(objective, Generative):
+        objective.check_sampling(weak=weak is not None)
+    if given.ema is not None:
+        run = with_average(run, folder, given.ema)
+    return run, weak
 
 
 def _predict(given: argparse.Namespace) -> None:
@@ -184,10 +214,26 @@ def _parser() -> argparse.ArgumentParser:
         return made
 
     command("list", _list, "every config, with what it promises and what that costs", of_run=False)
-    command("eval", _eval, "evaluate a checkpoint exactly", of_run=True)
+    made = command("eval", _eval, "evaluate a checkpoint exactly", of_run=True)
+    _of_samples(made)
+    made = command("sample", _sample, "draw samples; sample i depends on the seed and on i only", of_run=True)
+    made.add_argument("--n", type=int, default=64, help="how many")
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--out", type=pathlib.Path, required=True, metavar="FILE.png", help="a picture of them")
+    made.add_argument("--npz", type=pathlib.Path, metavar="FILE.npz", help="their values: samples, and labels if any")
+    made.add_argument("--label", type=int, help="the class of all of them; without it, all classes in turn")
+    _of_samples(made)
     made = command("predict", _predict, "classify or segment images of any size", of_run=True)
     made.add_argument("images", type=pathlib.Path, nargs="+", metavar="IMAGE")
     made.add_argument("--out", type=pathlib.Path, required=True, help="folder for masks, overlays and legends")
     command("inspect", _inspect, "step, parameter counts, shardings, digest of the training state", of_run=True)
     command("doctor", _doctor, "versions, devices, cache, extras; what is missing and how to get it", of_run=False)
     return parser
+
+
+def _of_samples(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--solver", metavar="VALUE", help="solver of a diffusion model, such as 'Dpm2M()'")
+    command.add_argument("--grid", metavar="VALUE", help="its noise levels, such as 'Rho(steps=10)'")
+    command.add_argument("--guidance", metavar="VALUE", help="such as 'ClassifierFree(scale=2)'")
+    command.add_argument("--ema", type=float, metavar="WIDTH", help="relative width of an average made of snapshots")
+    command.add_argument("--weak", type=pathlib.Path, metavar="RUN", help="a worse model, for Autoguidance")

@@ -1,9 +1,10 @@
 """Evaluation: sums over batches on the device, added up exactly on the host, divided once at the end."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -11,9 +12,13 @@ from jaxgen import metrics
 from jaxgen.data import batches
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.source import Examples
-from jaxgen.objective import Metrics, Objective
-from jaxgen.parallel.mesh import batch_parts, put_batch, replicated
+from jaxgen.experiment import Experiment
+from jaxgen.measures.view import Samples
+from jaxgen.objective import Generative, Metrics, Objective
+from jaxgen.parallel.mesh import batch_parts, batch_sharding, put_batch, replicated
+from jaxgen.pixels import to_float
 from jaxgen.restored import Restored
+from jaxgen.sample import balanced, drawer
 from jaxgen.state import State
 from jaxgen.typing import UserError
 
@@ -60,16 +65,87 @@ def evaluation_batches(
     )
 
 
-def evaluate(run: Restored) -> dict[str, Any]:
+class Gallery:
+    """Samples of one state beside the real examples: what an experiment's measures look at."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        mesh: Mesh,
+        state: State,
+        train_set: Examples,
+        test_set: Examples,
+        *,
+        weak: State | None = None,
+        stop: Callable[[], None] = lambda: None,
+    ) -> None:
+        objective = experiment.objective
+        if not isinstance(objective, Generative):
+            raise UserError(
+                f"{type(objective).__name__} makes no samples to measure; remove the experiment's `measures`"
+            )
+        self.classes = test_set.classes
+        self.protocol = objective.protocol() | {"seed": experiment.seed}
+        self._experiment, self._mesh, self._sets = experiment, mesh, {"train": train_set, "test": test_set}
+        self._conditional = objective.conditional()
+        shape = batches.element(test_set, experiment.test.transforms)["image"][0]
+        size = experiment.test_batch_size
+        self._draw = drawer(objective, mesh, state, shape, size, weak=weak, stop=stop)
+        self._stop = stop
+
+    def samples(self, n: int) -> Samples:
+        """Return samples 0 … n-1 of the experiment's seed, of all classes in turn where the net has classes."""
+        numbers = np.arange(n)
+        labels = balanced(numbers, len(self.classes)) if self._conditional else None
+        return Samples(self._draw(self._experiment.seed, numbers, labels), labels)
+
+    def rows(self, split: Literal["train", "test"]) -> Samples:
+        """Return every real example as the test pipeline prepares it, pixels as f32 in [-1, 1]."""
+        found: dict[str, list[np.ndarray]] = {"image": [], "label": []}
+        for batch in evaluation_batches(self._experiment.test, self._sets[split], self._mesh, 256):
+            for name in found.keys() & batch.keys():
+                found[name].append(batch[name][batch["valid"]])
+        image = np.asarray(to_float(jnp.asarray(np.concatenate(found["image"]))))
+        return Samples(image, np.concatenate(found["label"]) if found["label"] else None)
+
+    def map(self, f: Callable[[jax.Array], jax.Array], images: np.ndarray) -> np.ndarray:
+        """Return f of the images, computed in batches of one shape."""
+        size = -(-min(len(images), 256) // batch_parts(self._mesh)) * batch_parts(self._mesh)
+        run = jax.jit(f, out_shardings=replicated(self._mesh))
+        rows = []
+        for begin in range(0, len(images), size):
+            self._stop()
+            part = images[np.arange(begin, begin + size) % len(images)]
+            rows.append(jax.device_get(run(jax.device_put(part, batch_sharding(self._mesh)))))
+        return np.concatenate(rows)[: len(images)]
+
+    def measure(self) -> dict[str, Any]:
+        """Return what the experiment's measures find, ready for JSON, and under `protocol` how they found it."""
+        found: dict[str, Any] = {}
+        protocol: dict[str, Any] = {}
+        for measure in self._experiment.measures:
+            new = measure.measure(self)
+            protocol |= new.pop("protocol", {})
+            if twice := found.keys() & new.keys():
+                raise UserError(f"two measures give {', '.join(sorted(twice))}; keep one of them")
+            found |= new
+        return found | ({"protocol": protocol} if protocol else {})
+
+
+def evaluate(run: Restored, weak: State | None = None) -> dict[str, Any]:
     """Evaluate a restored state on its experiment's test data, JSON-ready."""
     experiment = run.experiment
-    examples = experiment.test.source.open()
+    test_set = experiment.test.source.open()
     with jax.set_mesh(run.mesh):
         measure = evaluator(experiment.objective, run.mesh, experiment.seed)
-        sums = measure(run.state, evaluation_batches(experiment.test, examples, run.mesh, experiment.test_batch_size))
-    if sums is None:
-        raise UserError("the test data is empty")
-    return metrics.results(sums, examples.classes)
+        sums = measure(run.state, evaluation_batches(experiment.test, test_set, run.mesh, experiment.test_batch_size))
+        if sums is None:
+            raise UserError("the test data is empty")
+        results = metrics.results(sums, test_set.classes)
+        if experiment.measures:
+            train_set = experiment.train.source.open()
+            results |= Gallery(experiment, run.mesh, run.state, train_set, test_set, weak=weak).measure()
+    return results
 
 
 def _add(total: Metrics | None, sums: Metrics) -> Metrics:

@@ -28,6 +28,8 @@ class Experiment:
     """Number of updates."""
     batch_size: int
     """Examples in one update, over all devices."""
+    measures: tuple[Any, ...] = ()
+    """What to measure of samples at the end, of `Measure`: Distribution, Modes, Readback, Likelihood."""
     seed: int = 0
     """Decides the initial weights, the order of the data and every draw: same seed, same run."""
     test_batch_size: int = 64
@@ -42,6 +44,9 @@ class Experiment:
     """Steps between checkpoints; the last step always leaves one."""
     keep: int = 2
     """Number of latest checkpoints to keep."""
+    snapshot_every: int = 0
+    """Steps between snapshots of the moving averages, all kept, from which `--ema` makes averages of other lengths
+    afterwards; 0: none."""
     mesh: MeshShape = MeshShape()
     """How the devices are laid out."""
     rule: Rule = Replicated()
@@ -50,7 +55,7 @@ class Experiment:
     def __post_init__(self) -> None:
         for name, least in dict(
             steps=1, batch_size=1, test_batch_size=1, log_every=1, evaluate_every=0, preview_every=1,
-            checkpoint_every=1, keep=1, seed=0,
+            checkpoint_every=1, keep=1, snapshot_every=0, seed=0,
         ).items():  # fmt: skip
             if getattr(self, name) < least:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}")

@@ -11,18 +11,21 @@ import jax
 import numpy as np
 
 from jaxgen import metrics, pictures
+from jaxgen.average import Power
 from jaxgen.checkpoint import Checkpoints
 from jaxgen.data import batches
-from jaxgen.evaluate import evaluation_batches, evaluator
+from jaxgen.evaluate import Gallery, evaluation_batches, evaluator
 from jaxgen.experiment import Experiment
 from jaxgen.interrupt import Interrupt
 from jaxgen.log import JsonLines, Log, TensorBoard, Terminal
+from jaxgen.objective import Generative
 from jaxgen.parallel.mesh import check_batch, put_batch
 from jaxgen.program import program
+from jaxgen.restored import averages
 from jaxgen.run import Data, RunFolder
 from jaxgen.typing import UserError
 
-PREVIEW = 8  # examples in a preview
+PREVIEW, POINTS = 8, 1024  # examples in a preview, if they are pictures, or points
 
 
 def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
@@ -41,12 +44,21 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
     data = Data(train_set.classes, batches.element(train_set, experiment.train.transforms))
     run = program(experiment, mesh, data.element)
     experiment.objective.check(run.spec, train_set.classes)
+    if experiment.measures and not isinstance(experiment.objective, Generative):
+        raise UserError(
+            f"{type(experiment.objective).__name__} makes no samples to measure; remove the config's `measures`"
+        )
+    if experiment.snapshot_every and not any(
+        isinstance(a, Power) for a in getattr(experiment.objective, "averages", ())
+    ):
+        raise UserError("--snapshot-every keeps averages for later; the objective's averages hold no Power(width=…)")
     folder.claim(experiment, data)
 
     with contextlib.ExitStack() as stack:
         interrupt = stack.enter_context(Interrupt())
         stack.enter_context(jax.set_mesh(mesh))
         checkpoints = stack.enter_context(Checkpoints(folder.checkpoints, keep=experiment.keep))
+        snapshots = stack.enter_context(Checkpoints(folder.snapshots, keep=None)) if experiment.snapshot_every else None
         damaged: list[str] = []
         found = checkpoints.restore_latest(run.shapes, damaged.append)
         start, state = found if found else (0, run.init())
@@ -71,7 +83,8 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         measure = evaluator(experiment.objective, mesh, experiment.seed, interrupt)
         key = jax.random.key(experiment.seed)
         preview = jax.jit(lambda state, batch: experiment.objective.preview(state, batch, key))
-        shown = put_batch(mesh, next(iter(test(PREVIEW))))
+        pictured = len(data.element["image"][0]) == 3
+        shown = put_batch(mesh, next(iter(test(PREVIEW if pictured else POINTS))))
         feed = batches.train_batches(
             train_set,
             experiment.train.transforms,
@@ -112,13 +125,15 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
                     log.write(step, "train", values)
             if last or stop or step % experiment.checkpoint_every == 0:
                 checkpoints.save(step, state)
+            if snapshots and step % experiment.snapshot_every == 0 and step not in snapshots.steps:
+                snapshots.save(step, averages(state))
             if stop:
                 checkpoints.close()
                 interrupt.leave(step)
             if last or step % experiment.preview_every == 0:
                 with window.paused():
-                    for name, panels in jax.device_get(preview(state, shown)).items():
-                        picture = pictures.sheet(panels, test_set.classes)
+                    for name, shown_as in jax.device_get(preview(state, shown)).items():
+                        picture = pictures.draw(shown_as, test_set.classes)
                         pictures.save_png(folder.previews / f"step_{step:08}_{name}.png", picture)
                         for log in logs:
                             log.image(step, name, picture)
@@ -138,6 +153,15 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
             checkpoints.close()
             interrupt.leave(experiment.steps)
         results = metrics.results(sums, test_set.classes)
+        if experiment.measures:
+
+            def leave() -> None:
+                if interrupt():
+                    checkpoints.close()
+                    interrupt.leave(experiment.steps)
+
+            stack.enter_context(jax.transfer_guard("allow"))
+            results |= Gallery(experiment, mesh, state, train_set, test_set, stop=leave).measure()
         for log in logs:
             log.write(experiment.steps, "test", results)
         for line in metrics.table(results):

@@ -141,7 +141,8 @@ def table(result: Mapping[str, Any]) -> list[str]:
         if result["absent"]:
             lines.append(f"in no mean, for absent from truth and predictions: {', '.join(result['absent'])}")
     tabled = {"per_class", "absent", "macc", "dice"} if lines else set()
-    return lines + [f"{name} {_text(value)}" for name, value in result.items() if name not in tabled]
+    numbers = {name: value for name, value in result.items() if name not in tabled and not isinstance(value, dict)}
+    return lines + [f"{name} {_text(value)}" for name, value in numbers.items()]
 
 
 def predicted(logits: Float[Array, "*b n"]) -> Int[Array, "*b"]:

@@ -1,10 +1,11 @@
 """What an objective is: the one thing in which a classifier, an FCN, a GAN and a diffusion model differ."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Protocol, runtime_checkable
 
 import tyro
 from flax import struct
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from jaxgen.state import State
 from jaxgen.typing import Batch, Spec
@@ -19,9 +20,22 @@ class Panels:
     """Pictures for a person: n rows of m pictures, in [-1, 1]."""
 
     images: Any  # f32[n m h w c]
-    titles: tuple[str, ...] = struct.field(pytree_node=False)  # one for each of the n rows; () for none
+    titles: tuple[str, ...] = struct.field(pytree_node=False, default=())  # one for each of the n rows, or none
     guess: Any = None  # i32[n m]: class ids to write beneath, -1 for none
     truth: Any = None  # i32[n m]: what the guess should have been
+
+
+@struct.dataclass
+class Curves:
+    """Lines for a person: y over x, a line for each row of y."""
+
+    x: Any  # f32[n]
+    y: Any  # f32[m n]
+    labels: tuple[str, ...] = struct.field(pytree_node=False)  # one for each line
+    axes: tuple[str, str] = struct.field(pytree_node=False)  # what x and y are
+
+
+Picture = Panels | Curves
 
 
 @runtime_checkable
@@ -48,6 +62,37 @@ class Objective(Protocol):
         """Return mergeable sums over the rows that batch["valid"] marks."""
         ...
 
-    def preview(self, state: State, batch: Batch, key: PRNGKeyArray) -> dict[str, Panels]:
+    def preview(self, state: State, batch: Batch, key: PRNGKeyArray) -> Mapping[str, Picture]:
         """Return what a person looks at."""
+        ...
+
+
+@runtime_checkable
+class Generative(Protocol):
+    """An objective whose state can be asked for new examples."""
+
+    def conditional(self) -> bool:
+        """Whether each sample is of a class that is asked for."""
+        ...
+
+    def check_sampling(self, *, weak: bool) -> None:
+        """Raise UserError where the way samples are made does not fit the net; `weak`: a worse model is there."""
+        ...
+
+    def protocol(self) -> dict[str, Any]:
+        """Say, ready for JSON, how samples are made: what must be known to compare a number measured on them."""
+        ...
+
+    def generate(
+        self,
+        state: State,
+        shape: tuple[int, ...],
+        keys: Key[Array, " b"],
+        label: Int[Array, " b"] | None,
+        weak: State | None,
+    ) -> Float[Array, "b *s"]:
+        """Make one sample of the given shape from each key: b functions of (state, key, label) and nothing else.
+
+        `weak` is the state of a worse model of the same data, where guidance asks for one.
+        """
         ...

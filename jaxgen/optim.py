@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgen import tree
 from jaxgen.typing import Batch, Tree, UserError
@@ -69,6 +69,24 @@ class Poly:
         return optax.join_schedules([optax.linear_schedule(0.0, self.rate, rise), fall], [rise])
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InverseSqrt:
+    """Linear warm-up, `rate` until step `hold`, then rate * sqrt(hold / step) (EDM2, arXiv:2312.02696, section 3)."""
+
+    rate: float
+    hold: int
+    """Steps before the rate falls."""
+    warmup: int = 0
+    """Steps spent rising from 0."""
+
+    def over(self, steps: int) -> optax.Schedule:
+        def rate(step: Array) -> Array:
+            rise = jnp.minimum(1.0, step / self.warmup) if self.warmup else 1.0
+            return self.rate * rise / jnp.sqrt(jnp.maximum(step / self.hold, 1.0))
+
+        return rate
+
+
 @runtime_checkable
 class Method(Protocol):
     """How a gradient becomes a direction; `decay` is the weight decay to place where the method wants it."""
@@ -110,6 +128,9 @@ class Optimizer:
     weight_decay: float = 0.0
     decay: str = r"kernel$"
     """Regular expression: weight decay acts on the parameters whose path it finds."""
+    unit: str = ""
+    """Regular expression: after each step, every output of the kernels whose path it finds is scaled to unit mean square
+    (forced weight normalisation, EDM2); empty finds none."""
     multipliers: tuple[tuple[str, float], ...] = ()
     """(regular expression, factor) pairs: the first that finds a path scales that parameter's rate; 0 freezes it."""
 
@@ -128,7 +149,34 @@ class Optimizer:
         if self.multipliers:
             parts.append(_scale_by_path(self.multipliers))
         parts.append(optax.scale_by_learning_rate(self.rate.over(steps)))
+        if self.unit:
+            parts.append(_to_unit(self.unit))
         return optax.chain(*parts)
+
+
+def unit(kernel: Float[Array, "*in out"]) -> Float[Array, "*in out"]:
+    """Scale what each output sums up with to a mean square of 1 (EDM2, arXiv:2312.02696, algorithm 1)."""
+    square = jnp.square(kernel.astype(jnp.float32)).mean(tuple(range(kernel.ndim - 1)), keepdims=True)
+    return kernel / (1e-4 + jnp.sqrt(square))
+
+
+def _to_unit(pattern: str) -> optax.GradientTransformation:
+    """Replace a step p + u of the kernels found by one that ends at unit(p + u)."""
+
+    def init(params: Tree) -> optax.EmptyState:
+        paths = [path for path, _ in tree.leaves(params)]
+        if not any(re.search(pattern, path) for path in paths):
+            raise UserError(f"optimizer.unit: {pattern!r} finds no parameter; there are {', '.join(paths[:8])} …")
+        return optax.EmptyState()
+
+    def project(updates: Tree, state: optax.EmptyState, params: Tree | None = None) -> tuple[Tree, optax.EmptyState]:
+        def one(path: str, u: Array, p: Array) -> Array:
+            return unit(p + u) - p if re.search(pattern, path) else u
+
+        paths = tree.map_with_path(lambda path, _: path, updates)
+        return jax.tree.map(one, paths, updates, params), state
+
+    return optax.GradientTransformation(init, project)  # pyrefly: ignore[bad-argument-type]
 
 
 def _scale_by_path(multipliers: tuple[tuple[str, float], ...]) -> optax.GradientTransformation:

@@ -1,12 +1,13 @@
 """Pictures for people: panels laid out on a sheet, with titles, captions and legends."""
 
+import io
 import pathlib
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from jaxgen.objective import Panels
+from jaxgen.objective import Curves, Panels, Picture
 from jaxgen.palette import palette
 
 PAPER, INK, RIGHT, WRONG = (255, 255, 255), (40, 40, 40), (24, 120, 60), (200, 40, 40)
@@ -37,6 +38,27 @@ def sheet(panels: Panels, classes: tuple[str, ...]) -> UInt8[np.ndarray, "H W 3"
                 colour = INK if panels.truth is None else RIGHT if guess == truth else WRONG
                 draw.text((x, y + h + 1), text, colour, font)
     return np.asarray(page)
+
+
+def chart(curves: Curves) -> UInt8[np.ndarray, "H W 3"]:
+    """Draw lines over a logarithmic x axis."""
+    import matplotlib.figure  # takes half a second, for which a command that draws nothing need not wait
+
+    figure = matplotlib.figure.Figure(figsize=(5, 3), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    for y, label in zip(np.asarray(curves.y), curves.labels, strict=True):
+        axes.plot(np.asarray(curves.x), y, "o-", label=label)
+    axes.set(xscale="log", xlabel=curves.axes[0], ylabel=curves.axes[1], ylim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend()
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def draw(picture: Picture, classes: tuple[str, ...]) -> UInt8[np.ndarray, "H W 3"]:
+    """Draw whatever a preview shows."""
+    return chart(picture) if isinstance(picture, Curves) else sheet(picture, classes)
 
 
 def legend(classes: tuple[str, ...], ids: list[int]) -> UInt8[np.ndarray, "H W 3"]:

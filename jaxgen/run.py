@@ -38,6 +38,10 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def snapshots(self) -> pathlib.Path:
+        return self.path / "snapshots"
+
+    @property
     def previews(self) -> pathlib.Path:
         return self.path / "previews"
 

@@ -3,13 +3,14 @@
 `update` is the only place in the house where an optimizer or an EMA acts.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jaxgen.typing import Tree
 
@@ -21,12 +22,12 @@ class Net:
     params: Tree  # trained weights, f32
     stats: Tree  # non-trained collections such as batch statistics; {} where the network has none
     opt: Tree  # the optimizer's state
-    ema: Tree  # exponential moving average of params; None where it is not kept
+    ema: Any  # tuple[Tree, ...]: moving averages of params; () where none is kept
 
     @property
     def best_params(self) -> Tree:
-        """The weights to evaluate with: the average where one is kept, otherwise the trained ones."""
-        return self.params if self.ema is None else self.ema
+        """The weights to evaluate with: the first average where one is kept, otherwise the trained ones."""
+        return self.ema[0] if self.ema else self.params
 
 
 @struct.dataclass
@@ -39,9 +40,10 @@ class State:
     extra: Any  # dict[str, Tree]: what an objective carries beside its nets
 
 
-def create(params: Tree, stats: Tree, tx: optax.GradientTransformation, *, ema: bool) -> Net:
-    """Make a Net that has taken no step; with `ema` its average starts as a copy of the weights."""
-    return Net(params=params, stats=stats, opt=tx.init(params), ema=jax.tree.map(jnp.copy, params) if ema else None)
+def create(params: Tree, stats: Tree, tx: optax.GradientTransformation, averages: int = 0) -> Net:
+    """Make a Net that has taken no step; each of its averages starts as a copy of the weights."""
+    ema = tuple(jax.tree.map(jnp.copy, params) for _ in range(averages))
+    return Net(params=params, stats=stats, opt=tx.init(params), ema=ema)
 
 
 def update(
@@ -50,18 +52,10 @@ def update(
     grads: Tree,
     *,
     stats: Tree,
-    ema_decay: float | Float[Array, ""] = 0.0,
+    decays: Sequence[float | Float[Array, ""]] = (),
 ) -> Net:
-    """Take one optimizer step and move the average: ema <- d·ema + (1 - d)·params."""
+    """Take one optimizer step and move each average: ema <- d·ema + (1 - d)·params."""
     updates, opt = tx.update(grads, net.opt, net.params)
     params = optax.apply_updates(net.params, updates)
-    ema = None if net.ema is None else optax.incremental_update(params, net.ema, 1.0 - ema_decay)
-    return Net(params=params, stats=stats, opt=opt, ema=ema)
-
-
-def warm_decay(decay: float, step: Int[Array, ""]) -> Float[Array, ""]:
-    """Let an average's decay rise as (1 + t) / (10 + t) to its final value, to forget the first weights soon.
-
-    As in tf.train.ExponentialMovingAverage with num_updates.
-    """
-    return jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    moved = [optax.incremental_update(params, ema, 1.0 - d) for ema, d in zip(net.ema, decays, strict=True)]
+    return Net(params=params, stats=stats, opt=opt, ema=tuple(moved))

@@ -6,7 +6,9 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
-Batch = Mapping[str, jax.Array]  # "image" u8|f32[b h w c], "label" i32[b], "mask" u8[b h w], "valid" bool[b]
+Batch = Mapping[
+    str, jax.Array
+]  # "image" u8|f32[b h w c], "label" i32[b], "mask" u8[b h w], "valid" bool[b], "index" i32[b]
 Spec = Mapping[str, jax.ShapeDtypeStruct]  # the shapes and types of a Batch, without its data
 Example = dict[str, np.ndarray]  # one element of a Batch, on the host, without the b axis
 Tree = Any  # any pytree of arrays

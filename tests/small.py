@@ -2,13 +2,24 @@
 
 import dataclasses
 
+from jaxgen.average import Power, Warm
 from jaxgen.data.augment import Flip
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.fake import FakeLabels, FakeMasks
+from jaxgen.diffusion.grids import Rho
+from jaxgen.diffusion.guidance import ClassifierFree
+from jaxgen.diffusion.levels import LogNormal
+from jaxgen.diffusion.path import Edm
+from jaxgen.diffusion.predictions import Karras
+from jaxgen.diffusion.sampling import Sampling
+from jaxgen.diffusion.solvers import Heun
+from jaxgen.diffusion.weighting import Plain, Uncertainty
 from jaxgen.experiment import Experiment
 from jaxgen.models.cnn import Cnn, SmallBackbone
+from jaxgen.models.dit import DiT
 from jaxgen.models.fcn import Fcn
 from jaxgen.objectives.classification import Classification
+from jaxgen.objectives.diffusion import Diffusion
 from jaxgen.objectives.segmentation import Segmentation
 from jaxgen.optim import Cosine, Optimizer
 
@@ -20,7 +31,7 @@ def classification() -> Experiment:
             net=Cnn(classes=4, widths=(8, 16), depths=(1, 1), hidden=(16,), dropout=0.2),
             optimizer=Optimizer(rate=Cosine(rate=1e-2), weight_decay=1e-3, clip=1.0),
             smoothing=0.1,
-            ema_decay=0.9,
+            averages=(Warm(rate=0.9),),
         ),
         train=Pipeline(source=source, transforms=(Flip(),)),
         test=Pipeline(source=dataclasses.replace(source, size=21)),
@@ -57,4 +68,30 @@ def segmentation() -> Experiment:
     )
 
 
-EXPERIMENTS = {"classification": classification, "segmentation": segmentation}
+def diffusion() -> Experiment:
+    source = FakeLabels(height=8, width=8, channels=1, classes=3, size=48)
+    return Experiment(
+        objective=Diffusion(
+            net=DiT(classes=3, width=32, depth=2, heads=2, patch=2),
+            optimizer=Optimizer(rate=Cosine(rate=1e-2), clip=1.0),
+            path=Edm(),
+            prediction=Karras(sigma_data=0.5),
+            levels=LogNormal(),
+            weighting=Uncertainty(base=Plain(), channels=8),
+            sampling=Sampling(solver=Heun(), grid=Rho(steps=3), guidance=ClassifierFree(scale=1.5)),
+            label_dropout=0.2,
+            averages=(Power(width=0.05), Power(width=0.1)),
+            side=2,
+        ),
+        train=Pipeline(source=source, transforms=(Flip(),)),
+        test=Pipeline(source=dataclasses.replace(source, size=13)),
+        steps=12,
+        batch_size=16,
+        test_batch_size=8,
+        log_every=2,
+        preview_every=6,
+        checkpoint_every=3,
+    )
+
+
+EXPERIMENTS = {"classification": classification, "segmentation": segmentation, "diffusion": diffusion}

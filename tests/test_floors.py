@@ -8,12 +8,26 @@ from processes import ROOT
 
 FLOORS = [
     ("typing", "tree", "pixels", "palette"),
-    ("state", "optim", "losses", "metrics", "objective", "parallel"),
+    ("state", "average", "optim", "losses", "metrics", "objective", "parallel", "fidelity"),
     ("nn",),
-    ("models", "inference"),
-    ("objectives", "data"),
+    ("models", "inference", "diffusion"),
+    ("objectives", "data", "features", "measures"),
     ("checkpoint", "log", "pictures", "interrupt"),
-    ("loop", "program", "restored", "evaluate", "predict", "experiment", "config", "cli", "doctor", "run", "__main__"),
+    (
+        "loop",
+        "program",
+        "restored",
+        "evaluate",
+        "predict",
+        "sample",
+        "experiment",
+        "expression",
+        "config",
+        "cli",
+        "doctor",
+        "run",
+        "__main__",
+    ),
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 FILES = sorted((ROOT / "jaxgen").rglob("*.py"))
@@ -40,6 +54,8 @@ def test_imports_point_down(path):
     for name in imported(path):
         other = name.split(".")[0]
         assert FLOOR[other] <= FLOOR[own], f"{own} (floor {FLOOR[own]}) imports {name} (floor {FLOOR[other]})"
+        if own in ("diffusion", "models") and own != other:
+            assert other not in ("diffusion", "models"), "samplers know no nets, and nets no samplers"
         if own in ("data", "objectives"):
             assert other not in ("models", *({"objectives"} if own == "data" else ())), f"{own} imports {name}"
         if other == "objectives":
@@ -49,7 +65,7 @@ def test_imports_point_down(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_jit_stays_where_it_belongs(path):
     uses = "jax.jit" in path.read_text()
-    assert not uses or path.stem in ("program", "loop", "evaluate", "predict", "checkpoint")
+    assert not uses or path.stem in ("program", "loop", "evaluate", "predict", "sample", "checkpoint")
 
 
 def test_a_file_fits_in_one_sitting():

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from small import EXPERIMENTS
 
-from jaxgen import metrics, tree
+from jaxgen import metrics, pictures, tree
 from jaxgen.checkpoint import Checkpoints
 from jaxgen.data import batches
 from jaxgen.evaluate import evaluation_batches, evaluator
 from jaxgen.experiment import Experiment
+from jaxgen.objective import Panels
 from jaxgen.parallel.mesh import MeshShape, put_batch
 from jaxgen.parallel.rules import Fsdp, Replicated
 from jaxgen.program import Program, program
@@ -83,9 +84,8 @@ def test_devices_and_rules_change_nothing_but_rounding(make, layout):
     np.testing.assert_allclose(many_losses, one_losses, rtol=1e-4)
     split = [leaf for _, leaf in tree.leaves(many) if not leaf.sharding.is_fully_replicated]
     assert bool(split) == ("fsdp" in layout)
-    for (path, a), (_, b) in zip(
-        tree.leaves(one.nets["net"].params), tree.leaves(many.nets["net"].params), strict=True
-    ):
+    params = [{name: net.params for name, net in state.nets.items()} for state in (one, many)]
+    for (path, a), (_, b) in zip(*map(tree.leaves, params), strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-3, atol=2e-3, err_msg=path)
 
 
@@ -105,9 +105,9 @@ def test_restoring_and_going_on_is_going_straight_on(make, tmp_path):
 
 def test_every_parameter_learns(make):
     prog = assemble(make())
-    before = jax.device_get(prog.init().nets["net"].params)
+    before = jax.device_get({name: net.params for name, net in prog.init().nets.items()})
     after, _ = run(prog, None, 0, 6)
-    after = after.nets["net"].params
+    after = {name: net.params for name, net in after.nets.items()}
     still = [
         path for (path, a), (_, b) in zip(tree.leaves(before), tree.leaves(after), strict=True) if np.array_equal(a, b)
     ]
@@ -122,9 +122,11 @@ def test_one_batch_can_be_learned_by_heart(make):
     losses = []
     for _ in range(experiment.steps):
         state, scalars = prog.step(state, batch)
-        losses.append(float(scalars["loss"]))
+        losses.append(float(scalars.get("error", scalars["loss"])))
     floor = 0.4 if experiment.objective.__dict__.get("smoothing") else 0.0  # smoothing's own entropy
-    assert losses[-1] - floor < 0.25 * (losses[0] - floor)
+    # What is under strong noise cannot be known, even by heart.
+    share = 0.75 if "error" in scalars else 0.25
+    assert np.mean(losses[-10:]) - floor < share * (losses[0] - floor)
 
 
 def test_evaluation_does_not_depend_on_batches_or_devices(make):
@@ -136,9 +138,11 @@ def test_evaluation_does_not_depend_on_batches_or_devices(make):
             measure = evaluator(prog.experiment.objective, prog.mesh, 0)
             sums = measure(prog.init(), evaluation_batches(prog.experiment.test, test_set, prog.mesh, size))
         found.append(metrics.results(sums, test_set.classes))
+    counts = ("accuracy", "top5", "miou", "per_class")  # shares of whole numbers, in which nothing is rounded
     for other in found[1:]:
-        assert {k: v for k, v in other.items() if k != "loss"} == {k: v for k, v in found[0].items() if k != "loss"}
-        np.testing.assert_allclose(other["loss"], found[0]["loss"], rtol=1e-5)
+        assert {k: v for k, v in other.items() if k in counts} == {k: v for k, v in found[0].items() if k in counts}
+        for name in other.keys() - {*counts, "absent", "macc", "aacc", "fwiou", "dice"}:
+            np.testing.assert_allclose(other[name], found[0][name], rtol=1e-5)
 
 
 def test_accumulation_takes_the_same_number_of_steps(make):
@@ -164,6 +168,10 @@ def test_previews_are_pictures(make):
     prog = assemble(make())
     test_set = prog.experiment.test.source.open()
     batch = put_batch(prog.mesh, next(evaluation_batches(prog.experiment.test, test_set, prog.mesh, 8)))
-    for panels in prog.experiment.objective.preview(prog.init(), batch, jax.random.key(0)).values():
-        assert panels.images.ndim == 5
-        assert jnp.abs(panels.images).max() <= 1.0 + 1e-6
+    preview = jax.jit(lambda state: prog.experiment.objective.preview(state, batch, jax.random.key(0)))
+    for picture in preview(prog.init()).values():
+        if isinstance(picture, Panels):
+            assert picture.images.ndim == 5
+            assert jnp.abs(picture.images).max() <= 1.0 + 1e-6
+        drawn = pictures.draw(jax.device_get(picture), test_set.classes)
+        assert drawn.std() > 0

@@ -129,7 +129,7 @@ def test_evaluation_uses_the_average_where_one_is_kept(key):
     net = state.nets["net"]
     batch = {"image": jnp.zeros((4, 8, 8, 1), jnp.uint8), "label": jnp.arange(4), "valid": jnp.ones(4, bool)}
     zero = jax.tree.map(jnp.zeros_like, net.params)
-    averaged = state.replace(nets={"net": net.replace(ema=zero)})
+    averaged = state.replace(nets={"net": net.replace(ema=(zero,))})
     found = objective.evaluate(averaged, batch, key)["loss"]
     np.testing.assert_allclose(found.total / found.count, np.log(4), rtol=1e-5)  # zero weights: an even guess
 

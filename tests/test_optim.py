@@ -88,19 +88,15 @@ def test_accumulated_gradients_are_the_whole_batchs(microbatches, key):
     assert seen["seen"] == microbatches  # statistics pass from part to part
 
 
-def test_update_moves_the_average_by_its_decay():
+def test_update_moves_each_average_by_its_decay():
     tx = optax.sgd(1.0)
-    net = state.create(PARAMS, {}, tx, ema=True)
-    net = state.update(net, tx, GRADS, stats={}, ema_decay=0.75)
+    net = state.create(PARAMS, {}, tx, averages=2)
+    net = state.update(net, tx, GRADS, stats={}, decays=(0.75, 0.5))
     np.testing.assert_allclose(net.params["conv"]["kernel"], [-2.0, -6.0])
-    np.testing.assert_allclose(net.ema["conv"]["kernel"], [0.75 * 1 + 0.25 * -2, 0.75 * -2 + 0.25 * -6])
-    assert net.best_params is net.ema
-    assert state.create(PARAMS, {}, tx, ema=False).best_params is PARAMS
-
-
-def test_warm_decay_rises_to_the_decay():
-    steps = jnp.array([0, 8, 10_000])
-    np.testing.assert_allclose(jax.vmap(lambda t: state.warm_decay(0.99, t))(steps), [0.1, 0.5, 0.99], rtol=1e-6)
+    np.testing.assert_allclose(net.ema[0]["conv"]["kernel"], [0.75 * 1 + 0.25 * -2, 0.75 * -2 + 0.25 * -6])
+    np.testing.assert_allclose(net.ema[1]["conv"]["kernel"], [0.5 * 1 + 0.5 * -2, 0.5 * -2 + 0.5 * -6])
+    assert net.best_params is net.ema[0]
+    assert state.create(PARAMS, {}, tx).best_params is PARAMS
 
 
 def test_digest_tells_any_two_trees_apart():

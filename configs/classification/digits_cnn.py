@@ -1,9 +1,13 @@
 """A small CNN on digits: one 1x10 vector for each image.
 
-Promise: test accuracy 99.4 % (0.9944 for each of the seeds 0, 1, 2) after 55 s on 2 CPU cores (uv run train.py
-configs/classification/digits_cnn.py)
+Promise: test accuracy 99.4 % (0.9944, 0.9972 and 0.9944 for the seeds 0, 1 and 2) after 44 s on 2 CPU cores (uv run
+train.py configs/classification/digits_cnn.py)
+
+Its 111,770 weights are shipped too, as the features of jaxgen/features/digits_cnn.py: who changes the net trains them
+anew.
 """
 
+from jaxgen.average import Warm
 from jaxgen.data.augment import Affine
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.digits import Digits
@@ -16,10 +20,10 @@ from jaxgen.optim import Cosine, Optimizer
 def config() -> Experiment:
     return Experiment(
         objective=Classification(
-            net=Cnn(classes=10),
+            net=Cnn(classes=10, widths=(48, 64), hidden=(96,)),
             optimizer=Optimizer(rate=Cosine(rate=2e-3), weight_decay=5e-2),
             smoothing=0.1,
-            ema_decay=0.99,
+            averages=(Warm(rate=0.99),),
         ),
         train=Pipeline(source=Digits(split="train"), transforms=(Affine(fill=0),)),
         test=Pipeline(source=Digits(split="test")),

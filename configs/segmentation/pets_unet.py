@@ -6,6 +6,7 @@ Prepare the data once: uv run --extra prepare tfds build oxford_iiit_pet --file_
 Masks are measured at 128x128, as are the published U-Nets of this size.
 """
 
+from jaxgen.average import Warm
 from jaxgen.data.augment import Flip, Photometric, RandomResizedCrop, Resize
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.tfds import Tfds
@@ -27,7 +28,7 @@ def config() -> Experiment:
             net=Unet(classes=3, widths=(32, 64, 128, 256, 512), dtype="bfloat16"),
             optimizer=Optimizer(rate=Cosine(rate=1e-3), weight_decay=1e-2, clip=1.0),
             loss=Sum(terms=((1.0, CrossEntropy()), (1.0, Dice()))),
-            ema_decay=0.999,
+            averages=(Warm(rate=0.999),),
         ),
         train=Pipeline(
             source=pets,

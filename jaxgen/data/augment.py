@@ -284,3 +284,14 @@ def _chroma(saturation: float, hue: float) -> Float[np.ndarray, "3 3"]:
     """The map of RGB that scales chroma and turns it by `hue` circles, in YIQ, where it is linear; greys stay."""
     c, s = saturation * math.cos(math.tau * hue), saturation * math.sin(math.tau * hue)
     return _RGB @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]]) @ _YIQ
+
+
+# --- labels -----------------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Unlabelled:
+    """Drop the label: a generator of labelled data learns their classes unless the experiment says that it does not."""
+
+    def __call__(self, rng: np.random.Generator, example: Example) -> Example:
+        return {key: value for key, value in example.items() if key != "label"}

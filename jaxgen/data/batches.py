@@ -22,7 +22,7 @@ RAGGED = frozenset({"boxes", "labels", "caption"})  # of another length in every
 THREADS = 1  # that make batches ahead of the step: a second one would fight the first for the interpreter's lock
 AHEAD = 4  # batches made ahead of the step
 
-Batch = dict[str, np.ndarray]  # an Example with a leading b axis, and `valid` bool[b] in evaluation
+Batch = dict[str, np.ndarray]  # an Example with a leading b axis, and `valid` bool[b] and `index` i32[b] in evaluation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,8 @@ def test_batches(
 ) -> Iterator[Batch]:
     """Yield this process's rows of batches that hold every example once, in order.
 
-    The last batch is filled up with zeros (masks with 255); `valid` bool[b] is true in the rows that are examples.
+    The last batch is filled up with zeros (masks with 255); `valid` bool[b] is true in the rows that are examples, and
+    `index` i32[b] is each row's place in the data.
     Raises UserError as `train_batches` does.
     """
     rows = _share(batch_size, process_index, process_count)
@@ -116,7 +117,8 @@ class _Test:
         missing = len(indices) - len(real)
         like = (real or [self._row(0)])[0]
         blank = {key: np.full_like(value, IGNORE if key == "mask" else 0) for key, value in like.items()}
-        return _stacked(real + [blank] * missing) | {"valid": np.arange(len(indices)) < len(real)}
+        where = {"valid": np.arange(len(indices)) < len(real), "index": np.array(indices, np.int32)}
+        return _stacked(real + [blank] * missing) | where
 
     def _row(self, index: int) -> Example:
         return _augmented(self._examples, self._transforms, index, np.random.default_rng(index))

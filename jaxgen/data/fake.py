@@ -45,6 +45,39 @@ class FakeMasks:
         return _Masks(self)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FakeLatents:
+    """Noise around a mean that is its class's: `image` f32[h w c] and `label`. Example i is a function of (seed, i)."""
+
+    height: int = 32
+    width: int = 32
+    channels: int = 4
+    classes: int = 1000
+    size: int = 256
+    """Number of examples."""
+    seed: int = 0
+
+    def open(self) -> Examples:
+        return _Latents(self)
+
+
+class _Latents:
+    def __init__(self, fake: FakeLatents):
+        self.classes = _names(fake.classes)
+        self._fake = fake
+
+    def __len__(self) -> int:
+        return self._fake.size
+
+    def __getitem__(self, index: int) -> Example:
+        fake = self._fake
+        rng = _generator(fake.seed, index, fake.size)
+        label = rng.integers(fake.classes)
+        mean = np.random.default_rng(label).standard_normal(fake.channels)
+        noise = 0.5 * rng.standard_normal((fake.height, fake.width, fake.channels))
+        return {"image": (mean + noise).astype(np.float32), "label": np.array(label, np.int32)}
+
+
 class _Labels:
     def __init__(self, fake: FakeLabels):
         self.classes = _names(fake.classes)

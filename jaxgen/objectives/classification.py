@@ -1,6 +1,7 @@
 """Classification: an image in, one 1×N vector of logits out."""
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -30,8 +31,8 @@ class Classification:
     """Share of the label spread evenly over all classes."""
     class_weights: tuple[float, ...] = ()
     """One weight for each class; () weighs all alike."""
-    ema_decay: float = 0.0
-    """Decay of the weights' moving average, which evaluation uses; 0 keeps none."""
+    averages: tuple[Any, ...] = ()
+    """Moving averages of the weights to keep, of `Average`; evaluation uses the first, () keeps none."""
     microbatches: int = 1
     """Equal parts of the batch whose gradients are accumulated one after the other."""
     steps: Horizon = 1
@@ -48,7 +49,7 @@ class Classification:
 
     def init(self, key: PRNGKeyArray, spec: Spec) -> State:
         """Make the first state."""
-        return single.init(self.net, self.tx, key, spec, ema=self.ema_decay > 0)
+        return single.init(self.net, self.tx, key, (single.blank(spec),), self.averages)
 
     def step(self, state: State, batch: Batch, key: PRNGKeyArray) -> tuple[State, Scalars]:
         """Make one update."""
@@ -56,14 +57,14 @@ class Classification:
         def loss(params: Tree, stats: Tree, batch: Batch, key: PRNGKeyArray) -> tuple[Array, tuple[Tree, Scalars]]:
             k_mix, k_net = jax.random.split(key)
             image, share = self.mixing.mix(k_mix, to_float(batch["image"]))
-            logits, _, stats = single.train(self.net, params, stats, image, k_net)
+            logits, _, stats = single.train(self.net, params["net"], stats, k_net, image)
             label = jax.nn.one_hot(batch["label"], logits.shape[-1])
             target = share * label + (1 - share) * label[::-1]
             value = classification_loss(logits, target, self.class_weights, self.smoothing).mean()
             return value, (stats, {"accuracy": topk_correct(logits, batch["label"], 1).mean()})
 
         return single.step(
-            state, batch, key, loss, self.tx, ema_decay=self.ema_decay, microbatches=self.microbatches
+            state, batch, key, loss, {"net": self.tx}, averages=self.averages, microbatches=self.microbatches
         )  # fmt: skip
 
     def evaluate(self, state: State, batch: Batch, key: PRNGKeyArray) -> Metrics:

@@ -1,6 +1,7 @@
 """Segmentation: an image of any size in, an H×W×N map of logits out."""
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -31,8 +32,8 @@ class Segmentation:
     """Weight of the same loss on each auxiliary output, where the net has any."""
     inference: Inference = Whole()
     """How images are read when measured and predicted: whole, by a sliding window, or with test-time augmentation."""
-    ema_decay: float = 0.0
-    """Decay of the weights' moving average, which evaluation uses; 0 keeps none."""
+    averages: tuple[Any, ...] = ()
+    """Moving averages of the weights to keep, of `Average`; evaluation uses the first, () keeps none."""
     microbatches: int = 1
     """Equal parts of the batch whose gradients are accumulated one after the other."""
     steps: Horizon = 1
@@ -49,14 +50,14 @@ class Segmentation:
 
     def init(self, key: PRNGKeyArray, spec: Spec) -> State:
         """Make the first state."""
-        return single.init(self.net, self.tx, key, spec, ema=self.ema_decay > 0)
+        return single.init(self.net, self.tx, key, (single.blank(spec),), self.averages)
 
     def step(self, state: State, batch: Batch, key: PRNGKeyArray) -> tuple[State, Scalars]:
         """Make one update."""
 
         def loss(params: Tree, stats: Tree, batch: Batch, key: PRNGKeyArray) -> tuple[Array, tuple[Tree, Scalars]]:
             mask = batch["mask"].astype(jnp.int32)
-            logits, others, stats = single.train(self.net, params, stats, to_float(batch["image"]), key)
+            logits, others, stats = single.train(self.net, params["net"], stats, key, to_float(batch["image"]))
             value = self.loss(logits, mask).mean()
             for other in others:
                 value += self.aux_weight * self.loss(other, mask).mean()
@@ -64,7 +65,7 @@ class Segmentation:
             return value, (stats, {"pixel_accuracy": right})
 
         return single.step(
-            state, batch, key, loss, self.tx, ema_decay=self.ema_decay, microbatches=self.microbatches
+            state, batch, key, loss, {"net": self.tx}, averages=self.averages, microbatches=self.microbatches
         )  # fmt: skip
 
     def evaluate(self, state: State, batch: Batch, key: PRNGKeyArray) -> Metrics:

@@ -1,5 +1,6 @@
 """What the objectives with one net share: making it, calling it in training and as a fixed function, updating it."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -18,21 +19,32 @@ from jaxgen.state import State
 from jaxgen.typing import Batch, Spec, Tree, UserError
 
 
-def init(net: nn.Module, tx: optax.GradientTransformation, key: PRNGKeyArray, spec: Spec, *, ema: bool) -> State:
-    """Make the first state of a net for images of the batch's shape; its non-trained collections become `stats`."""
-    image = jnp.zeros((1, *spec["image"].shape[1:]))
-    variables = net.init(key, image, train=False)
+def blank(spec: Spec) -> Float[Array, "1 *s"]:
+    """Return one empty image of the batch's shape, to make a net with."""
+    return jnp.zeros((1, *spec["image"].shape[1:]))
+
+
+def init(
+    net: nn.Module, tx: optax.GradientTransformation, key: PRNGKeyArray, inputs: Sequence[Any], averages: Sequence[Any]
+) -> State:
+    """Make the first state of a net for inputs of these shapes; its non-trained collections become `stats`."""
+    variables = net.init(key, *inputs, train=False)
     stats = {name: value for name, value in variables.items() if name not in ("params", "aux")}
-    weights = states.create(variables["params"], stats, tx, ema=ema)
+    weights = states.create(variables["params"], stats, tx, len(averages))
     return State(step=jnp.int32(0), nets={"net": weights}, extra={})
+
+
+def check_division(spec: Spec, microbatches: int) -> None:
+    """Raise UserError unless the batch divides over devices and microbatches."""
+    images = spec["image"]
+    if isinstance(images.sharding, NamedSharding) and isinstance(images.sharding.mesh, Mesh):
+        check_batch(images.sharding.mesh, images.shape[0], microbatches)
 
 
 def check(net: nn.Module, spec: Spec, classes: tuple[str, ...], microbatches: int) -> None:
     """Raise UserError unless the net has one output for each class, or a single one for two, and the batch divides."""
-    images = spec["image"]
-    if isinstance(images.sharding, NamedSharding) and isinstance(images.sharding.mesh, Mesh):
-        check_batch(images.sharding.mesh, images.shape[0], microbatches)
-    image = jax.ShapeDtypeStruct((1, *images.shape[1:]), jnp.float32)
+    check_division(spec, microbatches)
+    image = jax.eval_shape(lambda: blank(spec))
     logits, _ = jax.eval_shape(lambda x: net.init_with_output(jax.random.key(0), x, train=False), image)
     if logits.shape[-1] != len(classes) and (logits.shape[-1], len(classes)) != (1, 2):
         raise UserError(
@@ -46,34 +58,41 @@ def step(
     batch: Batch,
     key: PRNGKeyArray,
     loss: Loss,
-    tx: optax.GradientTransformation,
+    txs: Mapping[str, optax.GradientTransformation],
     *,
-    ema_decay: float,
+    averages: Sequence[Any],
     microbatches: int,
 ) -> tuple[State, Scalars]:
-    """Make one update of the net and report the loss's scalars and the gradient's norm."""
-    net = state.nets["net"]
-    grads, stats, scalars = optim.gradients(loss, net.params, net.stats, batch, key, microbatches)
-    net = states.update(net, tx, grads, stats=stats, ema_decay=states.warm_decay(ema_decay, state.step))
+    """Make one update and report the loss's scalars and the gradient's norm.
+
+    The loss is a function of the params of every net of the state, by name, each of which has its optimizer in `txs`;
+    the net named "net" alone has stats.
+    """
+    params = {name: net.params for name, net in state.nets.items()}
+    stats = state.nets["net"].stats
+    grads, stats, scalars = optim.gradients(loss, params, stats, batch, key, microbatches)
+    decays = [average.decay(state.step) for average in averages]
+    nets = {
+        name: states.update(net, txs[name], grads[name], stats=stats if name == "net" else {}, decays=decays)
+        for name, net in state.nets.items()
+    }
     scalars |= {"gradient_norm": optax.tree.norm(grads)}
-    return State(step=state.step + 1, nets={"net": net}, extra=state.extra), scalars
+    return State(step=state.step + 1, nets=nets, extra=state.extra), scalars
 
 
-def train(
-    net: nn.Module, params: Tree, stats: Tree, image: Float[Array, "b h w c"], key: PRNGKeyArray
-) -> tuple[Any, list[Any], Tree]:
+def train(net: nn.Module, params: Tree, stats: Tree, key: PRNGKeyArray, *inputs: Any) -> tuple[Any, list[Any], Tree]:
     """Return (output, auxiliary outputs, new stats) of a net in training.
 
     A net adds an auxiliary output by `self.sow("aux", name, value)`.
     """
     output, moved = net.apply(
-        {"params": params, **stats}, image, train=True, rngs={"dropout": key}, mutable=[*stats, "aux"]
+        {"params": params, **stats}, *inputs, train=True, rngs={"dropout": key}, mutable=[*stats, "aux"]
     )
     new_stats = {name: moved[name] for name in stats}
     return output, jax.tree.leaves(moved.get("aux", {})), new_stats
 
 
-def infer(net: nn.Module, state: State, image: Float[Array, "b h w c"]) -> Any:
+def infer(net: nn.Module, state: State, *inputs: Any) -> Any:
     """Return the output of a net as a fixed function, with its averaged weights where it keeps an average."""
     weights = state.nets["net"]
-    return net.apply({"params": weights.best_params, **weights.stats}, image, train=False)
+    return net.apply({"params": weights.best_params, **weights.stats}, *inputs, train=False)

@@ -1,0 +1,46 @@
+"""EDM in the plane: a two-arm spiral whose density is known, so that samples and likelihoods can be held to it.
+
+Promise: unverified
+"""
+
+from jaxgen.average import HalfLife
+from jaxgen.data.augment import Unlabelled
+from jaxgen.data.batches import Pipeline
+from jaxgen.data.mixture import Spiral
+from jaxgen.diffusion.grids import Rho
+from jaxgen.diffusion.levels import LogNormal
+from jaxgen.diffusion.path import Edm
+from jaxgen.diffusion.predictions import Karras
+from jaxgen.diffusion.sampling import Sampling
+from jaxgen.diffusion.solvers import Heun
+from jaxgen.experiment import Experiment
+from jaxgen.features.pixels import Pixels
+from jaxgen.measures.distribution import Distribution
+from jaxgen.measures.modes import Modes
+from jaxgen.models.mlp import MlpDenoiser
+from jaxgen.objectives.diffusion import Diffusion
+from jaxgen.optim import Cosine, Optimizer
+
+
+def config() -> Experiment:
+    return Experiment(
+        objective=Diffusion(
+            net=MlpDenoiser(),
+            optimizer=Optimizer(rate=Cosine(rate=2e-3)),
+            path=Edm(sigma_max=20.0),
+            prediction=Karras(sigma_data=0.5),
+            levels=LogNormal(mean=-2.0, std=1.5),
+            sampling=Sampling(solver=Heun(), grid=Rho(steps=24, sigma_max=20.0)),
+            averages=(HalfLife(steps=200.0),),
+            side=64,
+        ),
+        train=Pipeline(source=Spiral(), transforms=(Unlabelled(),)),
+        test=Pipeline(source=Spiral(seed=1, size=4000), transforms=(Unlabelled(),)),
+        measures=(Distribution(features=Pixels(), samples=4000), Modes(source=Spiral(), samples=4000)),
+        steps=4000,
+        batch_size=1024,
+        test_batch_size=2000,
+        log_every=100,
+        preview_every=1000,
+        checkpoint_every=1000,
+    )

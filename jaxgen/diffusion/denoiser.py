@@ -1,0 +1,38 @@
+"""Where nets and samplers meet: whatever a net was trained to predict, on whatever path, it becomes a denoiser."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxgen.diffusion.path import Path
+from jaxgen.diffusion.predictions import Prediction
+
+Denoise = Callable[[Float[Array, " b *s"], Float[Array, ""]], Float[Array, " b *s"]]
+"""(x, sigma) -> x0, where x = x0 + sigma eps; at sigma = inf x is eps itself."""
+
+Net = Callable[[Float[Array, " b *s"], Float[Array, " b"]], Float[Array, " b *s"]]
+"""(z, noise) -> output, as `Prediction` says."""
+
+
+def denoiser(net: Net, path: Path, prediction: Prediction) -> Denoise:
+    """Make a denoiser of a net, bound to its weights, that was trained on `path` to give `prediction`.
+
+    Its sigma is the ratio sigma / alpha of the path, inf at pure noise. Raises UserError where path and prediction do
+    not go together.
+    """
+    prediction.check(path)
+
+    def denoise(x: Float[Array, " b *s"], sigma: Float[Array, ""]) -> Float[Array, " b *s"]:
+        t = path.time(sigma)
+        # Time is rounded, and near an end the smaller of alpha and sigma follows from it only roughly: it is taken
+        # from the larger one and the ratio, so that z is what the ratio says to a float's precision.
+        alpha, noise = path.alpha(t), path.sigma(t)
+        little, much = jnp.where(sigma > 1, 1, sigma), jnp.where(sigma > 1, sigma, 1)
+        alpha, noise = jnp.where(sigma > 1, noise / much, alpha), jnp.where(sigma > 1, noise, alpha * little)
+        z = jnp.where(jnp.isinf(sigma), noise, alpha) * x
+        told = jnp.broadcast_to(prediction.noise(alpha, noise, t), x.shape[:1])
+        output = net(prediction.scale(alpha, noise) * z, told)
+        return prediction.denoised(output, z, alpha, noise)
+
+    return denoise

@@ -1,0 +1,22 @@
+"""The samples themselves as features: what there is for points, and a net-free second opinion for small pictures."""
+
+import dataclasses
+from collections.abc import Callable
+
+from jaxtyping import Array, Float
+
+
+@dataclasses.dataclass(frozen=True)
+class Pixels:
+    """Each sample flattened; points f32[b d] stay as they are."""
+
+    @property
+    def name(self) -> str:
+        return "pixels"
+
+    def extractor(self) -> Callable[[Float[Array, " b *s"]], Float[Array, "b d"]]:
+        return _flat
+
+
+def _flat(images: Float[Array, " b *s"]) -> Float[Array, "b d"]:
+    return images.reshape(images.shape[0], -1)

@@ -1,0 +1,556 @@
+"""Solvers: measured orders, exact moments, laws that all obey, and agreement with k-diffusion and diffusers."""
+
+import functools
+import math
+import pathlib
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden.make_samplers import CHURN, MIXTURE, STEPS, noise, part, picture, points
+from jax.experimental import io_callback
+
+from jaxgen.diffusion import grids, solvers
+from jaxgen.diffusion.adaptive import Adaptive
+from jaxgen.diffusion.apg import Apg
+from jaxgen.diffusion.flow import FlowHeun, FlowMidpoint
+from jaxgen.diffusion.gaussian import GaussianMixture
+from jaxgen.diffusion.grids import Exponential, Given, Grid, Leading, Linspace, Rho, Trailing, Uniform
+from jaxgen.diffusion.guidance import ClassifierFree, guide
+from jaxgen.diffusion.multistep import Dpm2M, Dpm2MSde, Dpm3M, UniPc
+from jaxgen.diffusion.path import (
+    Cosine,
+    CosineBetas,
+    Edm,
+    Flow,
+    LinearBetas,
+    Path,
+    ScaledLinearBetas,
+    ZeroTerminal,
+    ratio,
+    ratios,
+)
+from jaxgen.diffusion.solvers import Euler, Heun, Linear, Solver, sample, start
+from jaxgen.diffusion.stochastic import Ancestral, Ddim, EulerMaruyama
+from jaxgen.typing import UserError
+
+GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "samplers.npz")
+GAUSSIAN = GaussianMixture(means=((0.3, -0.2),), stds=(0.5,))
+# Modes a little wider than those of a hard case: the closer they are to points, the more steps it takes until the
+# error is its leading term, and with these 64 steps will do.
+MODES = GaussianMixture(means=((-1.0, 0.0), (0.5, 0.8), (0.7, -0.9)), stds=(0.3, 0.4, 0.5), weights=(1.0, 2.0, 1.0))
+ODE: dict[str, Linear] = {
+    "euler": Euler(),
+    "ddim": Ddim(),
+    "heun": Heun(),
+    "dpm2m": Dpm2M(),
+    "dpm3m": Dpm3M(),
+    "unipc2": UniPc(),
+    "unipc3": UniPc(order=3),
+    "flow_midpoint": FlowMidpoint(),
+    "flow_heun": FlowHeun(),
+}
+SDE: dict[str, Linear] = {
+    "ddim_half": Ddim(eta=0.5),
+    "ddim_one": Ddim(eta=1.0),
+    "ancestral_small": Ancestral(),
+    "ancestral_middle": Ancestral(spread=0.3),
+    "ancestral_large": Ancestral(spread=1.0),
+    "euler_maruyama_half": EulerMaruyama(amount=0.5),
+    "euler_maruyama": EulerMaruyama(),
+    "dpm2m_sde_half": Dpm2MSde(eta=0.5),
+    "dpm2m_sde": Dpm2MSde(),
+    "heun_churn": Heun(churn=40.0, churn_min=0.05, churn_max=50.0, noise=1.0),
+}
+LINEAR = ODE | SDE
+ode = pytest.mark.parametrize("solver", ODE.values(), ids=ODE)
+sde = pytest.mark.parametrize("solver", SDE.values(), ids=SDE)
+linear = pytest.mark.parametrize("solver", LINEAR.values(), ids=LINEAR)
+PATHS = {
+    "edm": Edm(),
+    "flow": Flow(),
+    "cosine": Cosine(),
+    "linear": LinearBetas(),
+    "scaled_linear": ScaledLinearBetas(),
+    "cosine_betas": CosineBetas(),
+    "zero_terminal": ZeroTerminal(),
+}
+KARRAS = Rho(steps=6).sigmas(Edm())
+
+
+def keys(n: int, seed: int = 0) -> jax.Array:
+    return jax.random.split(jax.random.key(seed), n)
+
+
+# --- orders -----------------------------------------------------------------------------------------------------------
+
+
+def three(x: jax.Array, sigma: jax.Array) -> jax.Array:
+    """A Gaussian, a mixture, and the mixture guided to its modes: a third of the rows each, so as to compile once."""
+    a, b, c = jnp.split(x, 3)
+    label = jax.nn.one_hot(jnp.arange(len(c)) % 3, 4, dtype=x.dtype)
+    guided = guide(ClassifierFree(scale=2.0), MODES.denoise_labelled, label, keys(len(c)))
+    return jnp.concatenate([GAUSSIAN.denoise(a, sigma), MODES.denoise(b, sigma), guided.step(c, sigma, ())[0]])
+
+
+def grid(solver: Linear, steps: int) -> np.ndarray:
+    """A solver in time goes from pure noise to 0, where its last step, of order 1, is but one of n even ones.
+
+    In sigma the last step to 0 does not shrink as others do, so there the grid ends above 0.
+    """
+    flow = isinstance(solver, FlowMidpoint | FlowHeun)
+    return Uniform(steps=steps).sigmas(Flow()) if flow else Rho(steps=steps, to_zero=False).sigmas(Edm())
+
+
+@functools.cache
+def solved(solver: Linear, steps: int) -> np.ndarray:
+    """Return the errors' three thirds, in float64."""
+    with jax.enable_x64(True):
+        x = start(jnp.asarray(np.random.RandomState(0).standard_normal((96, 2))), grid(solver, steps))
+        return np.asarray(jax.jit(lambda x: sample(solver, three, grid(solver, steps), x, keys(96)))(x))
+
+
+@ode
+def test_error_falls_with_the_stated_order(solver: Linear) -> None:
+    fine = FlowMidpoint() if isinstance(solver, FlowMidpoint | FlowHeun) else UniPc(order=3)
+    exact = solved(fine, 1500 if isinstance(fine, FlowMidpoint) else 600).copy()
+    first, *_, last = grid(solver, 2)  # the Gaussian's flow is known: x - mean scales as the standard deviation
+    deviation = math.sqrt(0.5**2 + last**2) / (1 if math.isinf(first) else math.sqrt(0.5**2 + first**2))
+    mean = np.asarray(GAUSSIAN.means)
+    x = np.random.RandomState(0).standard_normal((96, 2))[:32]
+    exact[:32] = mean + deviation * (x if math.isinf(first) else first * x - mean)
+    errors = [
+        [np.sqrt((part**2).mean()) for part in np.split(solved(solver, n) - exact, 3)] for n in (96, 192)
+    ]  # fmt: skip
+    slopes = -np.diff(np.log2(errors), axis=0)[0]
+    # UniPc promises its order at least, and what its corrector adds is not more than one.
+    most = solver.order + (1.15 if isinstance(solver, UniPc) else 0.15)
+    assert ((slopes > solver.order - 0.15) & (slopes < most)).all(), slopes
+
+
+def moments(solver: Linear, sigmas: np.ndarray, mean: float, std: float) -> tuple[float, float]:
+    """Follow mean and variance of x through a solver's table, exactly: on Gaussian data the net is linear."""
+    calls = solver.calls(sigmas)
+    slots = len(calls[0].slots)
+    centre, cover = np.zeros(slots), np.zeros((slots, slots))
+    infinite = math.isinf(sigmas[0])
+    centre[0], cover[0, 0] = (0.0, 1.0) if infinite else (mean, std**2 + sigmas[0] ** 2)
+    for call in calls:
+        cover[0, 0] += call.before**2
+        kept = 1 / (1 + (call.level / std) ** 2)
+        net = np.eye(slots + 1, slots)
+        net[-1, 0] = kept
+        mix = np.asarray(call.slots)
+        centre = mix @ (net @ centre + np.eye(slots + 1)[-1] * (1 - kept) * mean)
+        cover = mix @ net @ cover @ net.T @ mix.T
+        cover[0, 0] += call.after**2
+    return centre[0], cover[0, 0]
+
+
+def starts_at_noise(solver: Linear) -> bool:
+    try:
+        solver.levels(np.asarray([math.inf, 1.0]))
+    except UserError:
+        return False
+    return True
+
+
+FROM_NOISE = {name: solver for name, solver in LINEAR.items() if starts_at_noise(solver)}
+
+
+def test_these_start_at_pure_noise_and_the_others_say_no() -> None:
+    assert {type(s) for s in FROM_NOISE.values()} == {Euler, Ddim, Ancestral, Dpm2M, Dpm2MSde, FlowMidpoint, FlowHeun}
+    for name in LINEAR.keys() - FROM_NOISE.keys():
+        with pytest.raises(UserError, match="cannot start at an infinite level: use"):
+            sample(LINEAR[name], MODES.denoise, np.asarray([math.inf, 1.0, 0.0]), jnp.ones((1, 2)), keys(1))
+
+
+@linear
+def test_the_data_s_moments_are_met_with_the_stated_order(solver: Linear) -> None:
+    sigmas = [Rho(steps=n, to_zero=False).sigmas(Edm()) for n in (128, 256)]
+    found = [moments(solver, levels, 0.4, 0.5) for levels in sigmas]
+    assert np.allclose([mean for mean, _ in found], 0.4, rtol=0, atol=1e-12)
+    coarse, fine = (abs(variance - 0.5**2 - 0.002**2) for _, variance in found)
+    assert fine < 0.05 * 0.5**2
+    assert math.log2(coarse / fine) > solver.order - 0.15
+
+
+@pytest.mark.parametrize("solver", FROM_NOISE.values(), ids=FROM_NOISE)
+def test_the_data_s_moments_are_met_from_pure_noise(solver: Linear) -> None:
+    found = [moments(solver, Uniform(steps=n).sigmas(Flow()), 0.4, 0.5) for n in (128, 256)]
+    assert np.allclose([mean for mean, _ in found], 0.4, rtol=0, atol=1e-12)
+    coarse, fine = (abs(variance - 0.5**2) for _, variance in found)
+    # Evenly spaced times are steps of any size in ln sigma: there multistep solvers come near their order slowly.
+    assert math.log2(coarse / fine) > solver.order - 0.25
+    assert fine < 0.03 * 0.5**2
+
+
+@sde
+def test_draws_have_the_moments_of_the_table(solver: Linear) -> None:
+    data = GaussianMixture(means=((0.4,),), stds=(0.5,))
+    n, sigmas = 20_000, Rho(steps=12, sigma_min=0.05, to_zero=False).sigmas(Edm())
+    first = 0.4 + math.sqrt(0.5**2 + sigmas[0] ** 2) * jax.random.normal(jax.random.key(1), (n, 1))
+    x = np.asarray(jax.jit(lambda x: sample(solver, data.denoise, sigmas, x, keys(n)))(first))
+    mean, variance = moments(solver, sigmas, 0.4, 0.5)
+    # Four standard errors of a normal sample's mean and variance.
+    assert abs(x.mean() - mean) < 4 * math.sqrt(variance / n)
+    assert abs(x.var() / variance - 1) < 4 * math.sqrt(2 / n)
+
+
+# --- laws -------------------------------------------------------------------------------------------------------------
+
+
+def run(solver: Solver, x: jax.Array, rows: jax.Array, sigmas: np.ndarray = KARRAS) -> np.ndarray:
+    return np.asarray(sample(solver, MODES.denoise, sigmas, x, rows))
+
+
+def first(n: int, sigmas: np.ndarray = KARRAS) -> jax.Array:
+    return start(jax.random.normal(jax.random.key(7), (n, 2)), sigmas)
+
+
+@linear
+def test_sampling_is_a_function_and_compiles_to_the_same_one(solver: Solver) -> None:
+    x = first(8)
+    once = run(solver, x, keys(8))
+    assert np.isfinite(once).all()
+    np.testing.assert_array_equal(once, run(solver, x, keys(8)))
+    compiled = jax.jit(lambda x, rows: sample(solver, MODES.denoise, KARRAS, x, rows))(x, keys(8))
+    np.testing.assert_allclose(once, compiled, rtol=1e-6, atol=1e-6)
+
+
+@linear
+def test_a_sample_does_not_depend_on_its_batch(solver: Solver) -> None:
+    x, rows = first(8), keys(8)
+    together = run(solver, x, rows)
+    np.testing.assert_allclose(together[3:4], run(solver, x[3:4], rows[3:4]), rtol=1e-6, atol=1e-6)
+
+
+@sde
+def test_noise_is_a_sample_s_own(solver: Solver) -> None:
+    x = jnp.broadcast_to(first(1), (4, 2))
+    found = run(solver, x, keys(4))
+    assert len(np.unique(found, axis=0)) == 4
+    assert (found != run(solver, x, keys(4, seed=1))).all()
+
+
+@linear
+def test_the_last_step_to_0_is_the_denoised_picture(solver: Solver) -> None:
+    x, steps = sample(solver, MODES.denoise, KARRAS, first(8), keys(8), trace=True)
+    np.testing.assert_array_equal(x, steps.x0[-1])
+    np.testing.assert_array_equal(x, steps.x[-1])
+
+
+@linear
+def test_the_steps_on_the_way(solver: Linear) -> None:
+    sigmas = Rho(steps=5, to_zero=False).sigmas(Edm())
+    x = first(8, sigmas)
+    _, steps = sample(solver, MODES.denoise, sigmas, x, keys(8), trace=True)
+    assert steps.x.shape == (6, 8, 2)
+    assert steps.x0.shape == (5, 8, 2)
+    np.testing.assert_array_equal(steps.x[0], x)
+    half, before = sample(solver, MODES.denoise, sigmas[:4], x, keys(8), trace=True)
+    for found, expected in ((steps.x[3], half), (steps.x[:4], before.x), (steps.x0[:3], before.x0)):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def counting(denoise: Callable) -> tuple[list[float], Callable]:
+    """Note the level of every call that is really made."""
+    seen: list[float] = []
+
+    def counted(x: jax.Array, sigma: jax.Array) -> jax.Array:
+        io_callback(lambda level: seen.append(float(level)), None, sigma, ordered=True)
+        return denoise(x, sigma)
+
+    return seen, counted
+
+
+@linear
+@pytest.mark.parametrize("to_zero", [True, False], ids=["to_zero", "above"])
+def test_a_net_is_called_at_the_levels_said_before(solver: Linear, to_zero: bool) -> None:
+    sigmas = Rho(steps=5, to_zero=to_zero).sigmas(Edm())
+    seen, counted = counting(MODES.denoise)
+    jax.block_until_ready(sample(solver, counted, sigmas, first(1), keys(1)))
+    jax.effects_barrier()
+    levels = solver.levels(sigmas)
+    np.testing.assert_allclose(seen, levels, rtol=1e-6)
+    two = isinstance(solver, Heun | FlowHeun | FlowMidpoint)
+    assert len(seen) == (10 - to_zero if two else 6 if isinstance(solver, Dpm3M) else 5)
+    assert min(seen) > 0
+
+
+@linear
+@pytest.mark.parametrize("steps", [1, 2])
+def test_few_steps_will_do(solver: Linear, steps: int) -> None:
+    sigmas = Rho(steps=steps).sigmas(Edm())
+    assert np.isfinite(run(solver, first(2, sigmas), keys(2), sigmas)).all()
+
+
+@linear
+def test_the_state_is_float32_whatever_the_net_computes_in(solver: Solver) -> None:
+    def half(x: jax.Array, sigma: jax.Array) -> jax.Array:
+        return MODES.denoise(x, sigma).astype(jnp.bfloat16)
+
+    found = sample(solver, half, KARRAS, first(4).astype(jnp.bfloat16), keys(4))
+    assert found.dtype == jnp.float32
+    assert np.isfinite(found).all()
+
+
+def test_near_twins_agree() -> None:
+    sigmas, x, rows = KARRAS, first(8), keys(8)
+    for one, other in (
+        (Ddim(), Euler()),
+        (EulerMaruyama(amount=0.0), Euler()),
+        (Dpm2MSde(eta=0.0), Dpm2M()),
+        (Ancestral(), Ddim(eta=1.0)),
+    ):
+        np.testing.assert_allclose(run(one, x, rows, sigmas), run(other, x, rows, sigmas), rtol=1e-6, atol=1e-6)
+
+
+# --- adaptive: each of these compiles for seconds, so all is asked of few runs --------------------------------------
+
+
+def test_adaptive_keeps_its_tolerance_and_samples_apart() -> None:
+    sigmas = np.asarray([math.inf, 3.0, 1.0, 0.002, 0.0])
+    solver = Adaptive(rtol=1e-4, atol=1e-4)
+    x = jax.random.normal(jax.random.key(3), (8, 2)).astype(jnp.bfloat16).astype(jnp.float32)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def go(data: GaussianMixture, x: jax.Array) -> tuple:
+        return sample(solver, data.denoise, sigmas, x, keys(len(x)), trace=True)
+
+    found, steps = go(GAUSSIAN, x)
+    exact = np.asarray(GAUSSIAN.means) + 0.5 * np.asarray(x)
+    assert np.abs(found - exact).max() < 1e-3
+    assert steps.x.shape == (5, 8, 2)
+    assert steps.x0.shape == (4, 8, 2)
+    np.testing.assert_array_equal(steps.x[0], x)
+    np.testing.assert_array_equal(steps.x[-1], found)
+    np.testing.assert_array_equal(steps.x0[-1], found)
+    middle = np.asarray(GAUSSIAN.means) + math.sqrt(0.5**2 + 1) * np.asarray(x)
+    assert np.abs(steps.x[2] - middle).max() < 1e-3
+    # A neighbour of another size would change a step size that were shared.
+    other, _ = go(GAUSSIAN, x.at[1:].multiply(5.0))
+    np.testing.assert_array_equal(found[0], other[0])
+
+
+def test_adaptive_takes_labels_apart_too() -> None:
+    guided = guide(ClassifierFree(scale=1.5), MODES.denoise_labelled, jnp.eye(4)[jnp.arange(6) % 3], keys(6))
+    x = first(6)
+    found = sample(Adaptive(rtol=1e-4, atol=1e-4), guided, KARRAS, x, keys(6))
+    fine = sample(UniPc(order=3), guided, Rho(steps=100).sigmas(Edm()), x, keys(6))
+    assert np.abs(found - fine).max() < 5e-3
+
+
+def test_adaptive_refuses_what_it_cannot_do() -> None:
+    guided = guide(Apg(momentum=-0.5), MODES.denoise_labelled, jnp.eye(4)[:2], keys(2))
+    with pytest.raises(UserError, match="momentum"):
+        sample(Adaptive(), guided, KARRAS, first(2), keys(2))
+    with pytest.raises(UserError, match="at least 2 steps"):
+        sample(Adaptive(), MODES.denoise, np.asarray([1.0, 0.0]), first(2), keys(2))
+    assert Adaptive().levels(KARRAS) is None
+
+
+# --- goldens ----------------------------------------------------------------------------------------------------------
+
+K_DIFFUSION = {
+    "euler": Euler(),
+    "heun": Heun(),
+    "heun churn": Heun(churn=CHURN, churn_min=0.05, churn_max=50.0, noise=1.003),
+    "dpm2m": Dpm2M(),
+    "dpm2m above": Dpm2M(),
+    "dpm2m_sde 0.0": Dpm2MSde(eta=0.0),
+    "dpm2m_sde 1.0": Dpm2MSde(),
+    "ancestral 0.5": Ddim(eta=0.5),
+    "ancestral 1.0": Ancestral(),
+}
+
+
+@pytest.fixture
+def shared_noise(monkeypatch: pytest.MonkeyPatch) -> Callable[[tuple[int, ...]], None]:
+    """Let the solver draw, in call k, what the reference drew there."""
+
+    def use(full: tuple[int, ...]) -> None:
+        def drawn(keys: jax.Array, k: jax.Array, x: jax.Array) -> jax.Array:
+            made = np.stack([noise(call, full) for call in range(2 * STEPS)])
+            return jnp.asarray(np.stack([part(a) for a in made]) if len(full) == 4 else made, x.dtype)[k]
+
+        monkeypatch.setattr(solvers, "_noise", drawn)
+
+    return use
+
+
+@pytest.mark.parametrize("name", K_DIFFUSION)
+def test_k_diffusion(name: str, shared_noise: Callable) -> None:
+    shared_noise((8, 2))
+    data = GaussianMixture(means=MIXTURE[0], stds=MIXTURE[1], weights=MIXTURE[2])
+    sigmas = Rho(steps=STEPS).sigmas(Edm())
+    np.testing.assert_allclose(sigmas, GOLDEN["kd sigmas"], rtol=1e-12)
+    with jax.enable_x64(True):
+        sigmas = sigmas[:-1] if name.endswith("above") else sigmas
+        x = start(jnp.asarray(points()), sigmas)
+        found = sample(K_DIFFUSION[name], data.denoise, sigmas, x, keys(8))
+    np.testing.assert_allclose(found, GOLDEN[f"kd {name}"], rtol=1e-9, atol=1e-9)
+
+
+LINEAR_BETAS = LinearBetas()
+DIFFUSERS: dict[str, tuple[Linear, Grid | None]] = {
+    "ddim leading": (Ddim(), Leading(steps=STEPS)),
+    "ddim trailing": (Ddim(), Trailing(steps=STEPS)),
+    "ddim v": (Ddim(), Leading(steps=STEPS)),
+    "ddim eta": (Ddim(eta=0.5), Leading(steps=STEPS)),
+    "ddpm small": (Ancestral(), Leading(steps=STEPS)),
+    "ddpm large": (Ancestral(spread=1.0), Leading(steps=STEPS)),
+    "dpm2m": (Dpm2M(), Linspace(steps=STEPS, omit=1)),
+    "dpm2m v": (Dpm2M(), Linspace(steps=STEPS, omit=1)),
+    "dpm2m karras": (Dpm2M(), Rho(steps=STEPS, sigma_min=None, sigma_max=None)),
+    "dpm2m_sde": (Dpm2MSde(), Linspace(steps=STEPS, omit=1)),
+    "unipc": (UniPc(), Linspace(steps=STEPS, omit=1)),
+    "unipc3": (UniPc(order=3), None),  # ends at the table's least level
+    "euler": (Euler(), Linspace(steps=STEPS)),
+    "euler leading": (Euler(), Leading(steps=STEPS)),
+    "euler karras": (Euler(), Rho(steps=STEPS, sigma_min=None, sigma_max=None)),
+    "euler exponential": (Euler(), Exponential(steps=STEPS, sigma_min=None, sigma_max=None)),
+    "heun": (Heun(), Linspace(steps=STEPS)),
+    "ancestral": (Ancestral(), Linspace(steps=STEPS)),
+    "edm euler": (Euler(), Rho(steps=STEPS)),
+    "edm dpm2m": (Dpm2M(), Rho(steps=STEPS)),
+}
+
+
+def dummy(name: str) -> Callable:
+    """The net of diffusers' scheduler tests, z t / (t + 1), as a denoiser; t is read off the scheduler's own list."""
+    levels, at = np.unique(GOLDEN[f"{name} sigmas"][:-1], return_index=True)
+    times = GOLDEN[f"{name} t"][np.minimum(at, len(GOLDEN[f"{name} t"]) - 1)]
+
+    def denoise(x: jax.Array, sigma: jax.Array) -> jax.Array:
+        t = jnp.interp(sigma, jnp.asarray(levels, x.dtype), jnp.asarray(times, x.dtype))
+        if name.startswith("edm"):
+            scale = jnp.sqrt(sigma**2 + 0.5**2)
+            return 0.5**2 / scale**2 * x + sigma * 0.5 / scale * (x / scale * t / (t + 1))
+        alpha = 1 / jnp.sqrt(1 + sigma**2)
+        output = alpha * x * t / (t + 1)
+        return alpha**2 * x - alpha * sigma * output if name.endswith(" v") else x - sigma * output
+
+    return denoise
+
+
+@pytest.mark.parametrize("name", DIFFUSERS)
+def test_diffusers(name: str, shared_noise: Callable) -> None:
+    shared_noise((4, 3, 8, 8))
+    solver, own = DIFFUSERS[name]
+    theirs = GOLDEN[f"{name} sigmas"]
+    if isinstance(solver, Heun):
+        theirs = np.append(np.unique(theirs)[::-1][:-1], 0.0)  # each level but the first is listed twice
+    # Their tables are float32, in which 1 - alpha² has lost digits where there is little noise.
+    sigmas = theirs if own is None else own.sigmas(Edm() if name.startswith("edm") else LINEAR_BETAS)
+    interpolated = name == "euler" or name in ("heun", "ancestral")
+    if interpolated:
+        # Between whole times they interpolate sigma in t, and do not round: the ends agree, the rest need not.
+        np.testing.assert_allclose(sigmas[[0, -2]], theirs[[0, -2]], rtol=2e-4)
+        np.testing.assert_allclose(sigmas, theirs, rtol=0.05)
+        sigmas = theirs
+    np.testing.assert_allclose(sigmas, theirs, rtol=2e-4, atol=1e-9)
+    # Samplers that hold alpha x begin with the test's picture as that; the others scale it, by more than sigma.
+    scale = float(GOLDEN[f"{name} scale"])
+    x = jnp.asarray(part(picture()) * (math.sqrt(1 + sigmas[0] ** 2) if scale == 1 else scale), jnp.float32)
+    found = sample(solver, dummy(name), sigmas, x, keys(4))
+    expected = GOLDEN[name] * math.sqrt(1 + sigmas[-1] ** 2)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("grid", [Leading, Trailing, Linspace])
+@pytest.mark.parametrize("steps", [1, 2, 6, 50])
+def test_diffusers_times(grid: type, steps: int) -> None:
+    name = f"times {grid.__name__.lower()} {steps}"
+    times = GOLDEN[name] if name in GOLDEN else np.asarray([999])  # one step of theirs has the time of least noise
+    expected = np.append(ratio(LINEAR_BETAS, times), 0.0)
+    np.testing.assert_allclose(grid(steps=steps).sigmas(LINEAR_BETAS), expected, rtol=1e-12)
+
+
+# --- grids ------------------------------------------------------------------------------------------------------------
+
+
+def grids_for(path: Path, steps: int) -> list[Grid]:
+    least, greatest = ratios(path)
+    ends = {"sigma_min": None if least else 0.002, "sigma_max": 80.0 if math.isinf(greatest) else None}
+    common: list[Grid] = [Rho(steps=steps, **ends), Exponential(steps=steps, **ends), Uniform(steps=steps)]
+    if not hasattr(path, "alphas_cumprod"):
+        return common
+    return [*common, Leading(steps=steps), Trailing(steps=steps), Linspace(steps=steps)]
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+def test_grids_have_as_many_levels_as_they_say_and_none_twice(path: Path) -> None:
+    least, greatest = ratios(path)
+    for steps in (1, 2, 61, 1000):
+        for grid in grids_for(path, steps):
+            sigmas = grid.sigmas(path)
+            assert sigmas.dtype == np.float64
+            assert len(sigmas) == steps + 1, grid
+            assert (np.diff(sigmas) < 0).all(), grid
+            assert (np.diff(sigmas.astype(np.float32)) < 0).all(), grid  # on the device too
+            assert sigmas[-1] == 0
+            assert sigmas[0] <= greatest * (1 + 1e-9)
+            assert sigmas[-2] >= least * (1 - 1e-9)
+
+
+def test_a_table_s_times_for_any_number_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = []
+    monkeypatch.setattr(grids, "ratio", lambda path, t: times.append(t) or np.asarray(t, np.float64))
+    for steps in range(1, 1001):
+        for grid in (Leading(steps=steps), Trailing(steps=steps), Linspace(steps=steps)):
+            grid.sigmas(LINEAR_BETAS)
+            t = times.pop()
+            assert len(t) == steps, grid
+            assert (np.diff(t) <= -1).all(), grid
+            assert (t == np.round(t)).all(), grid
+            assert t[-1] >= 0, grid
+            assert t[0] == 999 or isinstance(grid, Leading), grid
+
+
+def test_grids_by_hand() -> None:
+    np.testing.assert_allclose(Exponential(steps=3, sigma_min=0.01, sigma_max=1.0).sigmas(Edm()), [1, 0.1, 0.01, 0])
+    np.testing.assert_allclose(
+        Exponential(steps=2, sigma_min=0.01, sigma_max=1.0, to_zero=False).sigmas(Edm()), [1, 0.1, 0.01]
+    )
+    np.testing.assert_allclose(Rho(steps=3, sigma_min=1.0, sigma_max=9.0, rho=2.0).sigmas(Edm()), [9, 4, 1, 0])
+    np.testing.assert_allclose(Uniform(steps=4).sigmas(Flow()), [math.inf, 3, 1, 1 / 3, 0])
+    np.testing.assert_allclose(Uniform(steps=4, shift=3.0).sigmas(Flow()), [math.inf, 9, 3, 1, 0])
+    levels = Given(levels=(math.inf, 2.0, 0.0)).sigmas(Flow())
+    assert levels.tolist() == [math.inf, 2.0, 0.0]
+    made = Rho(steps=6).sigmas(Edm())
+    np.testing.assert_array_equal(Given(levels=tuple(made.tolist())).sigmas(Edm()), made)
+    np.testing.assert_array_equal(
+        Leading(steps=6, offset=1).sigmas(LINEAR_BETAS)[:1], ratio(LINEAR_BETAS, np.array([831]))
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "path", "words"),
+    [
+        (lambda: Rho(steps=0), Edm(), "1 or more"),
+        (lambda: Rho(), ScaledLinearBetas(), "within"),
+        (lambda: Rho(sigma_min=1e-4), Edm(), "within"),
+        (lambda: Rho(sigma_min=None), Flow(), "sigma_min"),
+        (lambda: Rho(sigma_max=None), Flow(), "sigma_max"),
+        (lambda: Rho(sigma_min=2.0, sigma_max=1.0), Edm(), "sigma_min < sigma_max"),
+        (lambda: Leading(), Flow(), "table"),
+        (lambda: Leading(steps=1000, offset=1), LINEAR_BETAS, "offset"),
+        (lambda: Trailing(steps=1001), LINEAR_BETAS, "fewer"),
+        (lambda: Linspace(steps=1000, omit=1), LINEAR_BETAS, "fewer"),
+        (lambda: Uniform(shift=3.0), LINEAR_BETAS, "shift"),
+        (lambda: Given(levels=(1.0, 1.0, 0.0)), Edm(), "followed by"),
+        (lambda: Given(levels=(1.0, 2.0)), Edm(), "followed by"),
+        (lambda: Given(levels=(1.0, -1.0)), Edm(), "0 or above"),
+        (lambda: Given(levels=(1.0,)), Edm(), "at least 2"),
+        (lambda: Given(levels=(81.0, 1.0, 0.0)), Edm(), "within"),
+        (lambda: Given(levels=(math.inf, 1.0, 0.0)), Edm(), "within"),
+        (lambda: Given(levels=(1.0, math.nan, 0.0)), Edm(), "followed by"),
+    ],
+)
+def test_a_grid_that_does_not_fit_is_refused_in_a_line(make: Callable[[], Grid], path: Path, words: str) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        make().sigmas(path)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,295 @@
+"""Measures of samples: what real data, copies, noise and collapsed generators score, and the features beneath."""
+
+import dataclasses
+import functools
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from processes import ROOT
+
+from jaxgen import config
+from jaxgen import experiment as experiments
+from jaxgen.data.digits import Digits
+from jaxgen.data.mixture import GridOfGaussians, Ring, Spiral
+from jaxgen.data.source import Source
+from jaxgen.features import digits_cnn
+from jaxgen.features.digits_cnn import DigitsCnn
+from jaxgen.features.pixels import Pixels
+from jaxgen.measures.distribution import Distribution, Features
+from jaxgen.measures.modes import Modes
+from jaxgen.measures.readback import DIGITS, Readback
+from jaxgen.measures.view import Measure, Samples, as_shown
+from jaxgen.pixels import to_float
+from jaxgen.typing import UserError
+
+
+@dataclasses.dataclass
+class Gallery:
+    """A view of a generator whose samples are given."""
+
+    generated: Samples
+    train: Samples
+    test: Samples
+    classes: tuple[str, ...] = DIGITS
+    protocol: dict[str, Any] = dataclasses.field(default_factory=lambda: {"seed": 3})
+
+    def samples(self, n: int) -> Samples:
+        return first(self.generated, n)
+
+    def rows(self, split: Literal["train", "test"]) -> Samples:
+        return {"train": self.train, "test": self.test}[split]
+
+    def map(self, f: Callable[[jax.Array], jax.Array], images: np.ndarray) -> np.ndarray:
+        size = min(len(images), 500)
+        whole = images[np.arange(-(-len(images) // size) * size) % len(images)]
+        rows = [jax.jit(f)(part) for part in whole.reshape(-1, size, *images.shape[1:])]
+        return np.concatenate(rows)[: len(images)]
+
+
+def first(samples: Samples, n: int) -> Samples:
+    return Samples(samples.image[:n], None if samples.label is None else samples.label[:n])
+
+
+@functools.cache
+def real(source: Source) -> Samples:
+    rows = list(source.open())
+    image = np.stack([row["image"] for row in rows])
+    return Samples(np.asarray(to_float(jnp.asarray(image))), np.stack([row["label"] for row in rows]))
+
+
+TRAIN, TEST = Digits(split="train"), Digits(split="test")
+DIGITS_CNN = Distribution(features=DigitsCnn(), samples=1437)
+
+
+def digits(generated: Samples) -> Gallery:
+    return Gallery(generated, real(TRAIN), real(TEST))
+
+
+def noise(n: int) -> Samples:
+    image = np.random.default_rng(0).uniform(-1, 1, (n, 8, 8, 1)).astype(np.float32)
+    return Samples(image, np.arange(n, dtype=np.int32) % 10)
+
+
+# Features.
+
+
+def test_the_shipped_classifier_is_as_good_as_its_docstring_says() -> None:
+    test = real(TEST)
+    logits = digits(test).map(DigitsCnn().classifier(), test.image)
+    accuracy = (logits.argmax(-1) == test.label).mean()
+    assert f"Accuracy on the test split: {accuracy:.4f}" in digits_cnn.__doc__
+    assert accuracy > 0.99
+    assert digits_cnn.WEIGHTS.stat().st_size < 300_000
+
+
+def test_its_features_are_what_its_last_layer_reads() -> None:
+    images = jnp.asarray(real(TEST).image[:7])
+    features, logits = DigitsCnn().extractor()(images), DigitsCnn().classifier()(images)
+    score = digits_cnn.read(digits_cnn.WEIGHTS)["params"]["head"]["score"]
+    assert features.shape == (7, 96)
+    np.testing.assert_allclose(features @ score["kernel"] + score["bias"][None], logits, atol=1e-4)
+    assert float(features.min()) == 0 < float(features.max())
+    with pytest.raises(UserError, match="reads pictures of 8x8x1, not 8x8x3"):
+        DigitsCnn().extractor()(jnp.zeros((2, 8, 8, 3)))
+
+
+def test_its_weights_are_those_of_the_configs_net_and_come_back_as_written(tmp_path: pathlib.Path) -> None:
+    assert config.load(ROOT / "configs" / "classification" / "digits_cnn.py").objective.net == digits_cnn.NET
+    variables, copy = digits_cnn.read(digits_cnn.WEIGHTS), tmp_path / "copy.safetensors"
+    digits_cnn.write(variables, copy)
+    jax.tree.map(np.testing.assert_array_equal, digits_cnn.read(copy), variables)
+    with pytest.raises(UserError, match="not the variables"):
+        digits_cnn.write({"params": variables["params"]}, copy)
+
+
+def test_pixels_are_the_samples_flattened() -> None:
+    images = np.arange(24, dtype=np.float32).reshape(2, 3, 4, 1)
+    extract = Pixels().extractor()
+    assert np.array_equal(extract(jnp.asarray(images)), images.reshape(2, 12))
+    assert extract(jnp.zeros((5, 2))).shape == (5, 2)
+    assert all(isinstance(features, Features) for features in (Pixels(), DigitsCnn()))
+
+
+# Distribution.
+
+
+def test_repeating_the_training_data_earns_the_floor_and_no_more() -> None:
+    found = DIGITS_CNN.measure(digits(real(TRAIN)))
+    names = ["fd_digits_cnn", "kid_digits_cnn", "precision", "recall", "density", "coverage"]
+    assert set(found) == {*names, *(f"{name}_floor" for name in names), "protocol"}
+    for name in names:
+        np.testing.assert_allclose(found[name], found[f"{name}_floor"], rtol=1e-9)
+    assert found["fd_digits_cnn"] > 1e-3
+    assert found["precision"] > 0.8
+    assert json.loads(json.dumps(found)) == found
+    assert found["protocol"] == {
+        "seed": 3,
+        "fd_digits_cnn": {
+            "features": "digits_cnn",
+            "samples": 1437,
+            "reference": "test",
+            "reference_samples": 360,
+            "floor_samples": 1437,
+            "rounded_to_bits": 8,
+            "neighbours": 5,
+            "kid": "whole sets",
+        },
+    }
+
+
+def test_the_reference_itself_scores_best_and_noise_scores_worst() -> None:
+    same = DIGITS_CNN.measure(digits(real(TEST)))
+    assert abs(same["fd_digits_cnn"]) < 1e-6
+    assert (same["precision"], same["recall"], same["coverage"]) == (1, 1, 1)
+    worst = DIGITS_CNN.measure(digits(noise(360)))
+    assert worst["fd_digits_cnn"] > 20 * worst["fd_digits_cnn_floor"]
+    assert worst["kid_digits_cnn"] > 20 * abs(worst["kid_digits_cnn_floor"])
+    assert worst["coverage"] < 0.1 < 0.9 < worst["coverage_floor"]
+
+
+def test_the_other_reference_swaps_the_splits() -> None:
+    pixels = Distribution(features=Pixels(), samples=300, reference="train", kid_size=100, kid_subsets=7)
+    found = pixels.measure(digits(real(TEST)))
+    assert found["protocol"]["fd_pixels"] | {"neighbours": 5} == {
+        "features": "pixels", "samples": 300, "reference": "train", "reference_samples": 1437, "floor_samples": 300,
+        "rounded_to_bits": 8, "neighbours": 5, "kid": "7 subsets of 100",
+    }  # fmt: skip
+
+
+def test_the_floor_of_few_samples_is_drawn_from_all_of_the_split() -> None:
+    train = real(TRAIN)
+    order = np.argsort(train.label, kind="stable")
+    by_class = Samples(train.image[order], train.label[order])
+    few = dataclasses.replace(DIGITS_CNN, samples=100)
+    found = few.measure(Gallery(by_class, by_class, real(TEST)))  # the samples are all of one class
+    assert found["protocol"]["fd_digits_cnn"]["floor_samples"] == 100
+    assert found["fd_digits_cnn_floor"] < found["fd_digits_cnn"] / 5
+    assert found["recall_floor"] > 0.5 > found["recall"]
+
+
+def test_steps_finer_than_a_file_holds_change_nothing() -> None:
+    every = (np.arange(256, dtype=np.float32) / np.float32(127.5) - 1).reshape(1, 16, 16, 1)
+    np.testing.assert_allclose(as_shown(every), every, atol=1e-6)
+    finer = every + np.random.default_rng(0).uniform(-0.49, 0.49, every.shape).astype(np.float32) / 127.5
+    assert np.array_equal(as_shown(finer), as_shown(every))
+    assert as_shown(np.float32([[[[-7.0], [7.0]]]])).ravel().tolist() == [-1, 1]
+    points = np.random.default_rng(0).normal(size=(5, 2)).astype(np.float32)
+    assert as_shown(points) is points
+
+
+def test_only_inceptions_distance_is_called_fid() -> None:
+    @dataclasses.dataclass(frozen=True)
+    class Flat:
+        name: str
+
+        def extractor(self) -> Callable[[jax.Array], jax.Array]:
+            return Pixels().extractor()
+
+    for name, expected in (("inception", "fid"), ("inception2", "fd_inception2")):
+        found = Distribution(features=Flat(name), samples=20).measure(digits(noise(20)))
+        assert {key for key in found if key.startswith("f")} == {expected, f"{expected}_floor"}
+        assert expected in found["protocol"]
+
+
+def test_points_are_measured_as_they_are() -> None:
+    train, test, generated = (real(Ring(size=500, seed=seed)) for seed in range(3))
+    view = Gallery(generated, train, test, classes=tuple("12345678"))
+    found = Distribution(features=Pixels(), samples=500).measure(view)
+    assert found["protocol"]["fd_pixels"]["rounded_to_bits"] is None
+    assert found["fd_pixels"] < 0.02
+    assert found["precision"] > 0.9
+
+
+@pytest.mark.parametrize("measure", [DIGITS_CNN, Readback(), Modes(source=Ring())])
+def test_samples_that_are_not_numbers_are_refused(measure: Measure) -> None:
+    broken = noise(50)
+    broken.image[3, 2, 1], broken.image[7] = np.nan, np.inf
+    with pytest.raises(UserError, match="2 of 50 samples hold NaN or infinity"):
+        measure.measure(digits(broken))
+
+
+def test_too_few_rows_are_refused() -> None:
+    with pytest.raises(UserError, match="5 generated examples have no neighbour number 5"):
+        dataclasses.replace(DIGITS_CNN, samples=5).measure(digits(noise(50)))
+    with pytest.raises(UserError, match="samples is 1; it must be at least 2"):
+        Distribution(features=Pixels(), samples=1)
+    for measure in (Readback, functools.partial(Modes, source=Ring())):
+        with pytest.raises(UserError, match="samples is 0; it must be at least 1"):
+            measure(samples=0)
+
+
+# Modes.
+
+
+@pytest.mark.parametrize("mixture", [Ring(seed=5, size=2500), GridOfGaussians(seed=5, size=2500)])
+def test_modes_of_the_data_themselves(mixture: Ring | GridOfGaussians) -> None:
+    view = Gallery(real(mixture), real(mixture), real(mixture), classes=mixture.open().classes)
+    found = Modes(source=dataclasses.replace(mixture, seed=0)).measure(view)
+    assert found["modes"] == len(mixture.centres())
+    assert abs(found["high_quality"] - 0.9889) < 0.008
+    assert abs(found["std_ratio"] - 1) < 0.05
+    assert abs(found["high_quality_floor"] - 0.9889) < 0.008
+    assert abs(found["std_ratio_floor"] - 1) < 0.05
+    assert 0 < found["kl"] < 3 * found["kl_floor"]
+    assert json.loads(json.dumps(found)) == found
+    assert found["protocol"] == {
+        "seed": 3,
+        "modes": {"samples": 2500, "of": len(mixture.centres()), "radius_in_std": 3.0},
+    }
+
+
+def test_modes_that_run_together_are_held_to_what_the_data_score() -> None:
+    spiral = Spiral(seed=5, size=4000)
+    found = Modes(source=Spiral(), samples=4000).measure(Gallery(real(spiral), real(spiral), real(spiral)))
+    assert found["std_ratio_floor"] < 0.9  # a neighbour's points are not counted
+    for name in ("high_quality", "std_ratio"):
+        np.testing.assert_allclose(found[name], found[f"{name}_floor"], atol=0.02)
+
+
+def test_modes_of_a_collapsed_generator() -> None:
+    points = np.repeat(Ring().centres()[[2, 5]], 50, axis=0).astype(np.float32)
+    view = Gallery(Samples(points, None), real(Ring(size=10)), real(Ring(size=10)))
+    found = Modes(source=Ring(), samples=100).measure(view)
+    assert (found["modes"], found["high_quality"]) == (2, 1)
+    assert found["std_ratio"] < 1e-3
+    np.testing.assert_allclose(found["kl"], np.log(4))
+
+
+def test_modes_of_pictures_are_refused() -> None:
+    with pytest.raises(UserError, match="Ring; measure pictures with Distribution"):
+        Modes(source=Ring()).measure(digits(noise(50)))
+
+
+# Readback.
+
+
+def test_readback_of_real_digits_is_the_classifiers_accuracy() -> None:
+    test = real(TEST)
+    found = Readback(samples=360).measure(digits(test))
+    assert found["readback_accuracy"] == found["readback_real"] > 0.99
+    np.testing.assert_allclose(np.mean(list(found["readback_per_class"].values())), found["readback_real"], atol=0.01)
+    assert json.loads(json.dumps(found)) == found
+    assert found["protocol"] == {"seed": 3, "readback": {"samples": 360, "classifier": "digits_cnn"}}
+    wrong = Readback(samples=360).measure(digits(Samples(test.image, (test.label + 1) % 10)))
+    assert wrong["readback_accuracy"] < 0.01
+    assert wrong["readback_real"] == found["readback_real"]
+
+
+def test_readback_needs_digits_and_labels() -> None:
+    with pytest.raises(UserError, match="asked for a class"):
+        Readback().measure(digits(Samples(noise(20).image, None)))
+    view = dataclasses.replace(digits(noise(20)), classes=("cat", "dog"))
+    with pytest.raises(UserError, match=r"not cat, dog"):
+        Readback().measure(view)
+
+
+@pytest.mark.parametrize("measure", [DIGITS_CNN, Readback(), Modes(source=Ring())])
+def test_measures_survive_as_json(measure: Measure) -> None:
+    assert isinstance(measure, Measure)
+    assert experiments.decode(json.loads(json.dumps(experiments.encode(measure)))) == measure
