@@ -28,7 +28,8 @@ def log_likelihood(
 
     Heun's method takes x0 up the grid, which is finite, with d ln p / dsigma = -div (x - D) / sigma, with an error of
     order 2 (arXiv:2011.13456, appendix D.2). At the first level the density is N(mean, sigma_max² + variance) on every
-    axis, where `mean` and `variance` are the data's; 0 leaves an error of about variance / (2 sigma_max²) on each axis.
+    axis, where `mean` and `variance` are the data's; leaving them out costs about mean / sigma_max and
+    variance / (2 sigma_max²) on each axis.
 
     With `probes` = 0 the divergence is exact, at as many derivatives as x0 has numbers: for low dimensions. Else it is
     Hutchinson's estimate from so many vectors of signs, which stay along the way: unbiased for each step, and so for

@@ -79,9 +79,9 @@ def _midway(x0: np.ndarray, last: np.ndarray, before: float, now: float, then: f
 class Dpm3M(Linear):
     """The third-order multistep method of exponential Adams-Bashforth type, order 3, one call a step and one more.
 
-    It is what DPM-Solver++(3M) means to be. The usual programs are of order 2 only: they begin with a step of order 1,
-    and take the second divided difference for the second derivative, which is twice that. Here the first step is
-    DPM-Solver++(2S) with its middle call, whose value serves as history, and the polynomial is integrated exactly.
+    It is what DPM-Solver++(3M) means to be. The usual programs for that are of order 2 only, as they take the second
+    divided difference for the second derivative, which is twice that; here the polynomial is integrated exactly. The
+    first step is DPM-Solver++(2S), of order 2, with a middle call, whose value serves as history.
     """
 
     @property
