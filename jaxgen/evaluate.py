@@ -12,6 +12,7 @@ from jaxgen import metrics
 from jaxgen.data import batches
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.source import Examples
+from jaxgen.diffusion.grids import Grid
 from jaxgen.experiment import Experiment
 from jaxgen.measures.view import Samples
 from jaxgen.objective import Generative, Metrics, Objective
@@ -91,7 +92,7 @@ class Gallery:
         shape = batches.element(test_set, experiment.test.transforms)["image"][0]
         size = experiment.test_batch_size
         self._draw = drawer(objective, mesh, state, shape, size, weak=weak, stop=stop)
-        self._stop = stop
+        self._stop, self._state = stop, state
 
     def samples(self, n: int) -> Samples:
         """Return samples 0 … n-1 of the experiment's seed, of all classes in turn where the net has classes."""
@@ -117,6 +118,31 @@ class Gallery:
             self._stop()
             part = images[np.arange(begin, begin + size) % len(images)]
             rows.append(jax.device_get(run(jax.device_put(part, batch_sharding(self._mesh)))))
+        return np.concatenate(rows)[: len(images)]
+
+    def log_likelihood(self, images: np.ndarray, label: np.ndarray | None, grid: Grid, probes: int) -> np.ndarray:
+        """Return ln p of each image in nats, by the probability-flow ODE down the grid.
+
+        Raises UserError where the objective has no such thing.
+        """
+        objective: Any = self._experiment.objective
+        if not hasattr(objective, "log_likelihood"):
+            raise UserError(f"{type(objective).__name__} has no likelihood; remove Likelihood from the measures")
+        size = self._experiment.test_batch_size
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(self._experiment.seed), jnp.arange(len(images)))
+
+        def one(state: State, x: jax.Array, keys: jax.Array, label: jax.Array | None) -> jax.Array:
+            return objective.log_likelihood(state, x, keys, label, grid, probes)
+
+        run = jax.jit(one, out_shardings=replicated(self._mesh))
+        rows = []
+        for begin in range(0, len(images), size):
+            self._stop()
+            at = np.arange(begin, begin + -(-size // batch_parts(self._mesh)) * batch_parts(self._mesh)) % len(images)
+            part = jax.device_put(
+                (images[at], keys[at], None if label is None else label[at]), batch_sharding(self._mesh)
+            )
+            rows.append(jax.device_get(run(self._state, *part)))
         return np.concatenate(rows)[: len(images)]
 
     def measure(self) -> dict[str, Any]:

@@ -28,6 +28,8 @@ def value(text: str, package: str, method: str) -> Any:
         raise UserError(
             f"{text!r} is no value; write it as a call with named arguments, such as 'Heun(churn=10)'"
         ) from error
+    if not isinstance(tree, ast.Call):
+        raise UserError(f"{text!r} is no value; write it as a call with named arguments, such as 'Heun(churn=10)'")
     return _made(tree, text, _known(package, method))
 
 

@@ -80,8 +80,8 @@ class InverseSqrt:
     """Steps spent rising from 0."""
 
     def over(self, steps: int) -> optax.Schedule:
-        def rate(step: Array) -> Array:
-            rise = jnp.minimum(1.0, step / self.warmup) if self.warmup else 1.0
+        def rate(step: Any) -> Array:
+            rise = jnp.minimum(1.0, step / self.warmup) if self.warmup else jnp.float32(1.0)
             return self.rate * rise / jnp.sqrt(jnp.maximum(step / self.hold, 1.0))
 
         return rate
@@ -129,8 +129,8 @@ class Optimizer:
     decay: str = r"kernel$"
     """Regular expression: weight decay acts on the parameters whose path it finds."""
     unit: str = ""
-    """Regular expression: after each step, every output of the kernels whose path it finds is scaled to unit mean square
-    (forced weight normalisation, EDM2); empty finds none."""
+    """Regular expression: after each step, each output of the kernels whose path it finds is scaled to unit mean
+    square (forced weight normalisation, EDM2); empty finds none."""
     multipliers: tuple[tuple[str, float], ...] = ()
     """(regular expression, factor) pairs: the first that finds a path scales that parameter's rate; 0 freezes it."""
 
@@ -157,7 +157,8 @@ class Optimizer:
 def unit(kernel: Float[Array, "*in out"]) -> Float[Array, "*in out"]:
     """Scale what each output sums up with to a mean square of 1 (EDM2, arXiv:2312.02696, algorithm 1)."""
     square = jnp.square(kernel.astype(jnp.float32)).mean(tuple(range(kernel.ndim - 1)), keepdims=True)
-    return kernel / (1e-4 + jnp.sqrt(square))
+    # Far below float32's resolution beside anything but zero, where it keeps the root's gradient finite.
+    return (kernel / (1e-4 + jnp.sqrt(square + 1e-30))).astype(kernel.dtype)
 
 
 def _to_unit(pattern: str) -> optax.GradientTransformation:

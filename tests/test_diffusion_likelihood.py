@@ -80,11 +80,10 @@ def test_a_diagonal_derivative_needs_one_probe() -> None:
     np.testing.assert_allclose(exact, probed, rtol=1e-4)
 
 
-@pytest.mark.parametrize("probes", [0, 2])
-def test_a_sample_does_not_depend_on_its_batch(probes: int) -> None:
+def test_a_sample_does_not_depend_on_its_batch() -> None:
     x = MODES.sample(jax.random.key(1), 8)
-    together = log_likelihood(MODES.denoise, grid(16), x, keys(8), probes=probes)
-    alone = log_likelihood(MODES.denoise, grid(16), x[3:4], keys(8)[3:4], probes=probes)
+    together = log_likelihood(MODES.denoise, grid(16), x, keys(8), probes=2)
+    alone = log_likelihood(MODES.denoise, grid(16), x[3:4], keys(8)[3:4], probes=2)
     np.testing.assert_allclose(together[3:4], alone, rtol=1e-4, atol=1e-4)
 
 

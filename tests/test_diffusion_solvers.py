@@ -32,7 +32,7 @@ from jaxgen.diffusion.path import (
     ratio,
     ratios,
 )
-from jaxgen.diffusion.solvers import Euler, Heun, Linear, Solver, sample, start
+from jaxgen.diffusion.solvers import Euler, Heun, Linear, sample, start
 from jaxgen.diffusion.stochastic import Ancestral, Ddim, EulerMaruyama
 from jaxgen.typing import UserError
 
@@ -202,93 +202,113 @@ def test_draws_have_the_moments_of_the_table(solver: Linear) -> None:
 # --- laws -------------------------------------------------------------------------------------------------------------
 
 
-def run(solver: Solver, x: jax.Array, rows: jax.Array, sigmas: np.ndarray = KARRAS) -> np.ndarray:
-    return np.asarray(sample(solver, MODES.denoise, sigmas, x, rows))
+# One of each class, as compiling takes most of the time.
+LAWS = {
+    name: LINEAR[name]
+    for name in (
+        "euler", "ddim_half", "ancestral_middle", "euler_maruyama", "heun_churn", "dpm2m", "dpm2m_sde", "dpm3m",
+        "unipc3", "flow_midpoint", "flow_heun",
+    )
+}  # fmt: skip
+law = pytest.mark.parametrize("solver", LAWS.values(), ids=LAWS)
 
 
-def first(n: int, sigmas: np.ndarray = KARRAS) -> jax.Array:
-    return start(jax.random.normal(jax.random.key(7), (n, 2)), sigmas)
+def first(n: int) -> jax.Array:
+    return start(jax.random.normal(jax.random.key(7), (n, 2)), KARRAS)
 
 
-@linear
-def test_sampling_is_a_function_and_compiles_to_the_same_one(solver: Solver) -> None:
-    x = first(8)
-    once = run(solver, x, keys(8))
+class Traced:
+    """A solver, compiled once with its steps and with a note of each call that is really made."""
+
+    def __init__(self, solver: Linear, sigmas: np.ndarray):
+        self.levels: list[float] = []
+
+        def counted(x: jax.Array, sigma: jax.Array) -> jax.Array:
+            io_callback(lambda level: self.levels.append(float(level)), None, sigma, ordered=True)
+            return MODES.denoise(x, sigma)
+
+        self.program = jax.jit(lambda x, rows: sample(solver, counted, sigmas, x, rows, trace=True))
+
+    def __call__(self, x: jax.Array, rows: jax.Array) -> tuple[np.ndarray, solvers.Trajectory]:
+        self.levels.clear()
+        found, steps = jax.block_until_ready(self.program(x, rows))
+        jax.effects_barrier()
+        return np.asarray(found), steps
+
+
+@functools.cache
+def traced(solver: Linear) -> Traced:
+    return Traced(solver, KARRAS)
+
+
+@law
+def test_sampling_is_a_function(solver: Linear) -> None:
+    once, _ = traced(solver)(first(8), keys(8))
     assert np.isfinite(once).all()
-    np.testing.assert_array_equal(once, run(solver, x, keys(8)))
-    compiled = jax.jit(lambda x, rows: sample(solver, MODES.denoise, KARRAS, x, rows))(x, keys(8))
-    np.testing.assert_allclose(once, compiled, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(once, traced(solver)(first(8), keys(8))[0])
 
 
-@linear
-def test_a_sample_does_not_depend_on_its_batch(solver: Solver) -> None:
-    x, rows = first(8), keys(8)
-    together = run(solver, x, rows)
-    np.testing.assert_allclose(together[3:4], run(solver, x[3:4], rows[3:4]), rtol=1e-6, atol=1e-6)
+@law
+def test_a_sample_depends_neither_on_its_batch_nor_on_compilation(solver: Linear) -> None:
+    together, _ = traced(solver)(first(8), keys(8))
+    alone = sample(solver, MODES.denoise, KARRAS, first(8)[3:4], keys(8)[3:4])
+    np.testing.assert_allclose(together[3:4], alone, rtol=1e-6, atol=1e-6)
 
 
-@sde
-def test_noise_is_a_sample_s_own(solver: Solver) -> None:
-    x = jnp.broadcast_to(first(1), (4, 2))
-    found = run(solver, x, keys(4))
-    assert len(np.unique(found, axis=0)) == 4
-    assert (found != run(solver, x, keys(4, seed=1))).all()
+@law
+def test_noise_is_a_sample_s_own(solver: Linear) -> None:
+    x = jnp.broadcast_to(first(1), (8, 2))
+    found, _ = traced(solver)(x, keys(8))
+    if solver in SDE.values():
+        assert len(np.unique(found, axis=0)) == 8
+        assert (found != traced(solver)(x, keys(8, seed=1))[0]).all()
+    else:
+        assert np.ptp(found, axis=0).max() < 1e-5
 
 
-@linear
-def test_the_last_step_to_0_is_the_denoised_picture(solver: Solver) -> None:
-    x, steps = sample(solver, MODES.denoise, KARRAS, first(8), keys(8), trace=True)
-    np.testing.assert_array_equal(x, steps.x0[-1])
-    np.testing.assert_array_equal(x, steps.x[-1])
-
-
-@linear
+@law
 def test_the_steps_on_the_way(solver: Linear) -> None:
-    sigmas = Rho(steps=5, to_zero=False).sigmas(Edm())
-    x = first(8, sigmas)
-    _, steps = sample(solver, MODES.denoise, sigmas, x, keys(8), trace=True)
-    assert steps.x.shape == (6, 8, 2)
-    assert steps.x0.shape == (5, 8, 2)
+    x = first(8)
+    found, steps = traced(solver)(x, keys(8))
+    assert steps.x.shape == (len(KARRAS), 8, 2)
+    assert steps.x0.shape == (len(KARRAS) - 1, 8, 2)
     np.testing.assert_array_equal(steps.x[0], x)
-    half, before = sample(solver, MODES.denoise, sigmas[:4], x, keys(8), trace=True)
-    for found, expected in ((steps.x[3], half), (steps.x[:4], before.x), (steps.x0[:3], before.x0)):
-        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    # The last step to 0 returns exactly what the net said.
+    np.testing.assert_array_equal(steps.x[-1], found)
+    np.testing.assert_array_equal(steps.x0[-1], found)
 
 
-def counting(denoise: Callable) -> tuple[list[float], Callable]:
-    """Note the level of every call that is really made."""
-    seen: list[float] = []
+@pytest.mark.parametrize("name", ["heun_churn", "dpm2m_sde", "unipc3", "flow_midpoint"])
+def test_a_grid_that_ends_sooner_has_the_same_steps_until_there(name: str) -> None:
+    solver, x = LAWS[name], first(8)
+    _, steps = traced(solver)(x, keys(8))
+    short, before = Traced(solver, KARRAS[:4])(x, keys(8))
+    for late, early in ((steps.x[3], short), (steps.x[:4], before.x), (steps.x0[:3], before.x0)):
+        np.testing.assert_allclose(late, early, rtol=1e-5, atol=1e-5)
 
-    def counted(x: jax.Array, sigma: jax.Array) -> jax.Array:
-        io_callback(lambda level: seen.append(float(level)), None, sigma, ordered=True)
-        return denoise(x, sigma)
 
-    return seen, counted
+@law
+def test_a_net_is_called_at_the_levels_said_before(solver: Linear) -> None:
+    note = traced(solver)
+    note(first(8), keys(8))
+    np.testing.assert_allclose(note.levels, solver.levels(KARRAS), rtol=1e-6)
 
 
 @linear
-@pytest.mark.parametrize("to_zero", [True, False], ids=["to_zero", "above"])
-def test_a_net_is_called_at_the_levels_said_before(solver: Linear, to_zero: bool) -> None:
-    sigmas = Rho(steps=5, to_zero=to_zero).sigmas(Edm())
-    seen, counted = counting(MODES.denoise)
-    jax.block_until_ready(sample(solver, counted, sigmas, first(1), keys(1)))
-    jax.effects_barrier()
-    levels = solver.levels(sigmas)
-    np.testing.assert_allclose(seen, levels, rtol=1e-6)
+@pytest.mark.parametrize("steps", [1, 2, 3, 18])
+def test_number_of_calls(solver: Linear, steps: int) -> None:
     two = isinstance(solver, Heun | FlowHeun | FlowMidpoint)
-    assert len(seen) == (10 - to_zero if two else 6 if isinstance(solver, Dpm3M) else 5)
-    assert min(seen) > 0
+    for to_zero in (True, False):
+        calls = solver.calls(Rho(steps=steps, to_zero=to_zero).sigmas(Edm()))
+        assert all(np.isfinite([*call.slots]).all() and call.level > 0 for call in calls)
+        # A third-order start costs one call more, where there is a step before the one to 0.
+        more = isinstance(solver, Dpm3M) and (steps > 1 or not to_zero)
+        assert len(calls) == (2 * steps - to_zero if two else steps + more)
+        assert sum(call.ends for call in calls) == steps
 
 
-@linear
-@pytest.mark.parametrize("steps", [1, 2])
-def test_few_steps_will_do(solver: Linear, steps: int) -> None:
-    sigmas = Rho(steps=steps).sigmas(Edm())
-    assert np.isfinite(run(solver, first(2, sigmas), keys(2), sigmas)).all()
-
-
-@linear
-def test_the_state_is_float32_whatever_the_net_computes_in(solver: Solver) -> None:
+@pytest.mark.parametrize("solver", [Heun(), Dpm2MSde()], ids=["heun", "dpm2m_sde"])
+def test_the_state_is_float32_whatever_the_net_computes_in(solver: Linear) -> None:
     def half(x: jax.Array, sigma: jax.Array) -> jax.Array:
         return MODES.denoise(x, sigma).astype(jnp.bfloat16)
 
@@ -298,49 +318,45 @@ def test_the_state_is_float32_whatever_the_net_computes_in(solver: Solver) -> No
 
 
 def test_near_twins_agree() -> None:
-    sigmas, x, rows = KARRAS, first(8), keys(8)
     for one, other in (
         (Ddim(), Euler()),
         (EulerMaruyama(amount=0.0), Euler()),
         (Dpm2MSde(eta=0.0), Dpm2M()),
         (Ancestral(), Ddim(eta=1.0)),
     ):
-        np.testing.assert_allclose(run(one, x, rows, sigmas), run(other, x, rows, sigmas), rtol=1e-6, atol=1e-6)
+        for mine, its in zip(one.calls(KARRAS), other.calls(KARRAS), strict=True):
+            np.testing.assert_allclose(mine.slots, its.slots, rtol=1e-12, atol=1e-15)
+            assert mine.level == its.level
+            assert math.isclose(mine.after, its.after)
 
 
 # --- adaptive: each of these compiles for seconds, so all is asked of few runs --------------------------------------
 
 
-def test_adaptive_keeps_its_tolerance_and_samples_apart() -> None:
-    sigmas = np.asarray([math.inf, 3.0, 1.0, 0.002, 0.0])
-    solver = Adaptive(rtol=1e-4, atol=1e-4)
-    x = jax.random.normal(jax.random.key(3), (8, 2)).astype(jnp.bfloat16).astype(jnp.float32)
+def test_adaptive_keeps_its_tolerance_and_samples_with_their_labels_apart() -> None:
+    sigmas, means = np.asarray([math.inf, 3.0, 1.0, 0.002, 0.0]), np.asarray([[1.0, 0.0], [0.0, 1.0], [0.3, 0.2]])
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def go(data: GaussianMixture, x: jax.Array) -> tuple:
-        return sample(solver, data.denoise, sigmas, x, keys(len(x)), trace=True)
+    def gaussians(x: jax.Array, sigma: jax.Array, label: jax.Array) -> jax.Array:
+        mean = (label[:, :, None] * jnp.asarray(means, x.dtype)[None]).sum(1)
+        return mean + (x - mean) / (1 + (sigma / 0.5) ** 2)
 
-    found, steps = go(GAUSSIAN, x)
-    exact = np.asarray(GAUSSIAN.means) + 0.5 * np.asarray(x)
-    assert np.abs(found - exact).max() < 1e-3
+    @jax.jit
+    def go(x: jax.Array) -> tuple:
+        guided = guide(ClassifierFree(scale=1.5), gaussians, jnp.eye(3)[jnp.arange(8) % 2], keys(8))
+        return sample(Adaptive(rtol=1e-4, atol=1e-4), guided, sigmas, x, keys(8), trace=True)
+
+    x = jax.random.normal(jax.random.key(3), (8, 2))
+    found, steps = go(x)
+    mean = means[2] + 1.5 * (means[np.arange(8) % 2] - means[2])
+    assert np.abs(found - (mean + 0.5 * np.asarray(x))).max() < 1e-3
+    assert np.abs(steps.x[2] - (mean + math.sqrt(0.5**2 + 1) * np.asarray(x))).max() < 1e-3
     assert steps.x.shape == (5, 8, 2)
     assert steps.x0.shape == (4, 8, 2)
     np.testing.assert_array_equal(steps.x[0], x)
     np.testing.assert_array_equal(steps.x[-1], found)
     np.testing.assert_array_equal(steps.x0[-1], found)
-    middle = np.asarray(GAUSSIAN.means) + math.sqrt(0.5**2 + 1) * np.asarray(x)
-    assert np.abs(steps.x[2] - middle).max() < 1e-3
-    # A neighbour of another size would change a step size that were shared.
-    other, _ = go(GAUSSIAN, x.at[1:].multiply(5.0))
-    np.testing.assert_array_equal(found[0], other[0])
-
-
-def test_adaptive_takes_labels_apart_too() -> None:
-    guided = guide(ClassifierFree(scale=1.5), MODES.denoise_labelled, jnp.eye(4)[jnp.arange(6) % 3], keys(6))
-    x = first(6)
-    found = sample(Adaptive(rtol=1e-4, atol=1e-4), guided, KARRAS, x, keys(6))
-    fine = sample(UniPc(order=3), guided, Rho(steps=100).sigmas(Edm()), x, keys(6))
-    assert np.abs(found - fine).max() < 5e-3
+    # Neighbours of another size would change a step size that were shared.
+    np.testing.assert_array_equal(found[0], go(x.at[1:].multiply(5.0))[0][0])
 
 
 def test_adaptive_refuses_what_it_cannot_do() -> None:

@@ -19,12 +19,13 @@ from golden.weights import array, image
 from jaxgen import tree
 from jaxgen.models import edm2
 from jaxgen.models import songunet as song
-from jaxgen.models.edm2 import Edm2UNet, MPConv, mp_cat, mp_silu, mp_sum, normalized, pixel_norm
+from jaxgen.models.edm2 import Edm2UNet, MPConv, mp_cat, mp_silu, mp_sum, pixel_norm
 from jaxgen.models.songunet import SongUNet, class_weights
 from jaxgen.nn import resample
 from jaxgen.nn.attention import attend, split_heads
 from jaxgen.nn.conditioning import one_hot
 from jaxgen.nn.group_norm import GroupNorm
+from jaxgen.optim import unit
 from jaxgen.typing import UserError
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
@@ -361,7 +362,7 @@ def test_mp_conv_is_blind_to_the_magnitude_of_its_weight(kernel: int) -> None:
     weight = variables["params"]["weight"]
     assert magnitude(y[:, 1:-1, 1:-1]) == pytest.approx(1, abs=0.05)
     np.testing.assert_allclose(jnp.mean(weight**2, axis=tuple(range(weight.ndim - 1))), 1.0, rtol=1e-3)
-    np.testing.assert_allclose(normalized(weight * 7), weight, rtol=1e-3)
+    np.testing.assert_allclose(unit(weight * 7), weight, rtol=1e-3)
 
     f = jit(jax.value_and_grad(lambda w: jnp.sum(conv.apply({"params": {"weight": w}}, x) * jnp.cos(y))))
     value, g = f(weight)

@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from jaxgen import optim, state, tree
-from jaxgen.optim import Adam, Constant, Cosine, Momentum, Optimizer, Poly
+from jaxgen.optim import Adam, Constant, Cosine, InverseSqrt, Momentum, Optimizer, Poly
 from jaxgen.typing import UserError
 
 PARAMS = {"conv": {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array([0.5])}}
@@ -33,6 +33,9 @@ def one_update(optimizer: Optimizer, steps: int = 10):
         (Poly(rate=1.0, warmup=0.1, power=1.0), 5, 0.5),
         (Poly(rate=1.0, warmup=0.1, power=1.0), 55, 0.5),
         (Poly(rate=2.0, floor=0.25), 100, 0.5),
+        (InverseSqrt(rate=1.0, hold=16, warmup=4), 2, 0.5),
+        (InverseSqrt(rate=1.0, hold=16, warmup=4), 16, 1.0),
+        (InverseSqrt(rate=1.0, hold=16), 64, 0.5),
     ],
 )
 def test_schedules_pass_through_known_points(schedule, at, expected):
@@ -110,3 +113,22 @@ def test_digest_tells_any_two_trees_apart():
     ]
     assert tree.digest(a) == tree.digest(same)
     assert len({tree.digest(a), *map(tree.digest, others)}) == 5
+
+
+def test_unit_keeps_kernels_at_unit_mean_square():
+    params = {"a": {"weight": jnp.arange(24.0).reshape(2, 3, 4) + 1}, "gain": jnp.float32(3.0)}
+    grads = jax.tree.map(jnp.ones_like, params)
+    tx = Optimizer(rate=Constant(rate=0.1), method=Momentum(), unit=r"weight$").transform(10)
+    updates, _ = tx.update(grads, tx.init(params), params)
+    after = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(jnp.square(after["a"]["weight"]).mean((0, 1)), 1.0, rtol=1e-3)
+    stepped = params["a"]["weight"] - 0.1
+    np.testing.assert_allclose(
+        after["a"]["weight"], stepped / jnp.sqrt(jnp.square(stepped).mean((0, 1), keepdims=True)), rtol=1e-3
+    )
+    np.testing.assert_allclose(after["gain"], 2.9, rtol=1e-6)
+
+
+def test_unit_that_finds_nothing_is_refused():
+    with pytest.raises(UserError, match="finds no parameter"):
+        Optimizer(rate=Constant(rate=0.1), unit="wieght").transform(10).init(PARAMS)

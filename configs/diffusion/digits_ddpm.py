@@ -13,6 +13,7 @@ from jaxgen.diffusion.quantities import Eps
 from jaxgen.diffusion.sampling import Sampling
 from jaxgen.diffusion.stochastic import Ddim
 from jaxgen.experiment import Experiment
+from jaxgen.measures.likelihood import Likelihood
 from jaxgen.objectives.diffusion import Diffusion
 from jaxgen.optim import Cosine, Optimizer
 
@@ -27,5 +28,6 @@ def config() -> Experiment:
             levels=Uniform(),
             sampling=Sampling(solver=Ddim(), grid=Trailing(steps=50)),
             averages=(HalfLife(steps=100.0),),
-        )
+        ),
+        measures=(Likelihood(steps=32, probes=1, sigma_min=None, sigma_max=None),),
     )

@@ -16,6 +16,7 @@ from jaxgen.diffusion.solvers import Heun
 from jaxgen.experiment import Experiment
 from jaxgen.features.pixels import Pixels
 from jaxgen.measures.distribution import Distribution
+from jaxgen.measures.likelihood import Likelihood
 from jaxgen.measures.modes import Modes
 from jaxgen.models.mlp import MlpDenoiser
 from jaxgen.objectives.diffusion import Diffusion
@@ -36,7 +37,11 @@ def config() -> Experiment:
         ),
         train=Pipeline(source=Spiral(), transforms=(Unlabelled(),)),
         test=Pipeline(source=Spiral(seed=1, size=4000), transforms=(Unlabelled(),)),
-        measures=(Distribution(features=Pixels(), samples=4000), Modes(source=Spiral(), samples=4000)),
+        measures=(
+            Distribution(features=Pixels(), samples=4000),
+            Modes(source=Spiral(), samples=4000),
+            Likelihood(rows=2000, sigma_max=20.0, source=Spiral()),
+        ),
         steps=4000,
         batch_size=1024,
         test_batch_size=2000,

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Int32
 
+from jaxgen.diffusion.grids import Grid
 from jaxgen.typing import UserError
 
 
@@ -39,6 +40,10 @@ class View(Protocol):
 
     def map(self, f: Callable[[jax.Array], jax.Array], images: np.ndarray) -> np.ndarray:
         """Return f(images), computed in batches on the device; f is pure and maps each row by itself."""
+        ...
+
+    def log_likelihood(self, images: np.ndarray, label: np.ndarray | None, grid: Grid, probes: int) -> np.ndarray:
+        """Return ln p of each image in nats; see `diffusion.likelihood`. Raises UserError where the model has none."""
         ...
 
 

@@ -3,7 +3,7 @@
 Weights, activations and updates keep a known magnitude: activations have a mean square near 1 in every layer at the
 start, and no layer can make them grow except by learning to align its inputs. Equations are numbered as in the paper.
 
-`normalized` is used here in the forward pass, and is meant for use after every step of the optimizer on the same
+`optim.unit` is used here in the forward pass, and is meant for use after every step of the optimizer on the same
 parameters, those that `WEIGHTS` finds (equation 66): the forward pass ignores their magnitude, which would grow
 without bound and slow learning down.
 """
@@ -21,6 +21,7 @@ from jaxgen.models.songunet import class_weights
 from jaxgen.nn import resample
 from jaxgen.nn.attention import attend, split_heads
 from jaxgen.nn.conditioning import Fourier
+from jaxgen.optim import unit
 from jaxgen.typing import Precision, UserError
 
 Map = Float[Array, "b _ _ _"]
@@ -33,11 +34,6 @@ def _by_root_mean_square(x: Float[Array, "*s"], axes: tuple[int, ...]) -> Float[
     square = jnp.square(x.astype(jnp.float32)).mean(axes, keepdims=True)
     # Far below float32's resolution beside anything but zero, where it keeps the root's gradient finite.
     return (x / (1e-4 + jnp.sqrt(square + 1e-30))).astype(x.dtype)
-
-
-def normalized(weight: Float[Array, "*s o"]) -> Float[Array, "*s o"]:
-    """Scale what leads to each output channel to a root mean square of 1 (equation 47, less its 1 / √fan-in)."""
-    return _by_root_mean_square(weight, tuple(range(weight.ndim - 1)))
 
 
 def pixel_norm(x: Float[Array, "*s c"]) -> Float[Array, "*s c"]:
@@ -64,7 +60,7 @@ def mp_cat(a: Float[Array, "*s c"], b: Float[Array, "*s d"], t: float) -> Float[
 
 
 def _start(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "*s o"]:
-    return normalized(jax.random.normal(key, shape))
+    return unit(jax.random.normal(key, shape))
 
 
 class MPConv(nn.Module):
@@ -80,7 +76,7 @@ class MPConv(nn.Module):
         size = () if self.kernel == 1 else (self.kernel, self.kernel)
         weight = self.param("weight", _start, (*size, x.shape[-1], self.features))
         fan_in = weight.size // self.features
-        weight = (normalized(weight) * (gain / math.sqrt(fan_in))).astype(self.dtype)
+        weight = (unit(weight) * (gain / math.sqrt(fan_in))).astype(self.dtype)
         x = x.astype(self.dtype)
         if not size:
             return x @ weight

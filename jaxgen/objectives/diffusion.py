@@ -14,8 +14,10 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from jaxgen.diffusion import levels as noise_levels
 from jaxgen.diffusion.denoiser import denoiser
+from jaxgen.diffusion.grids import Grid
 from jaxgen.diffusion.guidance import Conditioned
 from jaxgen.diffusion.levels import Levels
+from jaxgen.diffusion.likelihood import log_likelihood
 from jaxgen.diffusion.path import Path, ratio
 from jaxgen.diffusion.predictions import Prediction
 from jaxgen.diffusion.sampling import Sampling
@@ -177,6 +179,20 @@ class Diffusion:
     ) -> Float[Array, "b *s"]:
         """Make one sample of the given shape from each key."""
         return self._draw(state, shape, keys, label, weak, trace=False)[0]
+
+    def log_likelihood(
+        self,
+        state: State,
+        x0: Float[Array, "b *s"],
+        keys: Key[Array, " b"],
+        label: Int[Array, " b"] | None,
+        grid: Grid,
+        probes: int,
+    ) -> Float[Array, " b"]:
+        """Return ln p(x0) in nats under the probability-flow ODE; see `diffusion.likelihood`."""
+        net = self._net(state, None if label is None else one_hot(label, self.classes))
+        denoise = denoiser(net, self.path, self.prediction)
+        return log_likelihood(denoise, grid.sigmas(self.path), x0, keys, probes=probes)
 
     def preview(self, state: State, batch: Batch, key: PRNGKeyArray) -> Mapping[str, Picture]:
         """Show samples, pictures on their way to noise, noise on its way to pictures, and the error on the way."""

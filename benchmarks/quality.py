@@ -1,0 +1,126 @@
+"""How good samples are at how many evaluations: uv run benchmarks/quality.py RUN [--out FILE.png] [--n N] [--json].
+
+Draws samples of a trained EDM run by every deterministic solver and some stochastic ones, on grids of more and more
+steps, and prints the Fréchet distance to the test split in the features of jaxgen's digits classifier, `fd_digits_cnn`,
+beside what the train split scores. Grids that a solver refuses are left out.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import sys
+from typing import Any
+
+import jax
+
+from jaxgen import fidelity
+from jaxgen.cli import use_compilation_cache
+from jaxgen.diffusion.grids import Rho
+from jaxgen.diffusion.multistep import Dpm2M, Dpm2MSde, Dpm3M, UniPc
+from jaxgen.diffusion.solvers import Euler, Heun
+from jaxgen.diffusion.stochastic import Ancestral, Ddim, EulerMaruyama
+from jaxgen.evaluate import Gallery
+from jaxgen.features.digits_cnn import DigitsCnn
+from jaxgen.measures.view import as_shown
+from jaxgen.objectives.diffusion import Diffusion
+from jaxgen.restored import Restored, restore
+from jaxgen.run import RunFolder
+from jaxgen.typing import UserError
+
+SOLVERS: dict[str, Any] = {
+    "Euler (= DDIM)": Euler(),
+    "Heun": Heun(),
+    "Heun, churn 10": Heun(churn=10.0),
+    "DPM++ 2M": Dpm2M(),
+    "DPM++ 2M SDE": Dpm2MSde(),
+    "DPM++ 3M": Dpm3M(),
+    "UniPC 3": UniPc(order=3),
+    "DDIM, eta 1": Ddim(eta=1.0),
+    "DDPM ancestral": Ancestral(),
+    "Euler-Maruyama": EulerMaruyama(),
+}
+STEPS = (3, 5, 9, 18, 36)
+
+
+def curve(run: Restored, n: int) -> tuple[list[dict[str, Any]], float]:
+    """Return a row for each solver and grid, and the distance of the train split."""
+    objective: Any = run.experiment.objective
+    if not isinstance(objective, Diffusion) or not isinstance(objective.sampling.grid, Rho):
+        raise UserError("this compares solvers on EDM's grids; give it a run such as runs/digits_edm")
+    experiment = run.experiment
+    train_set, test_set = experiment.train.source.open(), experiment.test.source.open()
+    extract = DigitsCnn().extractor()
+    rows = []
+    with jax.set_mesh(run.mesh):
+
+        def gallery(objective: Any) -> Gallery:
+            changed = dataclasses.replace(experiment, objective=objective)
+            return Gallery(changed, run.mesh, run.state, train_set, test_set)
+
+        first = gallery(objective)
+        real = first.map(extract, as_shown(first.rows("test").image))
+        train = first.rows("train").image[:n]
+        floor = fidelity.frechet_distance(real, first.map(extract, as_shown(train)))
+        for name, solver in SOLVERS.items():
+            for steps in STEPS:
+                grid = dataclasses.replace(objective.sampling.grid, steps=steps)
+                sampling = dataclasses.replace(objective.sampling, solver=solver, grid=grid)
+                try:
+                    objective = dataclasses.replace(objective, sampling=sampling)
+                    objective.check_sampling(weak=False)
+                except UserError:
+                    continue
+                shown = gallery(objective)
+                fake = shown.map(extract, as_shown(shown.samples(n).image))
+                nfe = objective.protocol()["nfe"]
+                rows.append({"solver": name, "steps": steps, "nfe": nfe, "fd": fidelity.frechet_distance(real, fake)})
+                print(f"{name:<16} {steps:>4} steps {nfe:>4} NFE  fd_digits_cnn {rows[-1]['fd']:.3f}", file=sys.stderr)
+    return rows, floor
+
+
+def draw(rows: list[dict[str, Any]], floor: float, out: pathlib.Path) -> None:
+    """Plot the distance over the number of evaluations."""
+    import matplotlib.figure
+
+    figure = matplotlib.figure.Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    for name in SOLVERS:
+        points = [(row["nfe"], row["fd"]) for row in rows if row["solver"] == name]
+        axes.plot(*zip(*points, strict=True), "o-", label=name)
+    axes.axhline(floor, color="black", linestyle="--", label="train split (floor)")
+    axes.set(xscale="log", yscale="log", xlabel="evaluations of the net", ylabel="fd_digits_cnn")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=8)
+    figure.savefig(out)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=pathlib.Path, metavar="RUN")
+    parser.add_argument("--n", type=int, default=1437, help="samples for each number")
+    parser.add_argument("--out", type=pathlib.Path, help="a plot")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    use_compilation_cache()
+    try:
+        rows, floor = curve(restore(RunFolder(given.run), None, print), given.n)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if given.out:
+        draw(rows, floor, given.out)
+    if given.json:
+        print(json.dumps({"samples": given.n, "floor": floor, "rows": rows}))
+        return 0
+    print(f"fd_digits_cnn of {given.n} samples against the test split; the train split: {floor:.3f}")
+    print(f"{'solver':<18}" + "".join(f"{f'{steps} steps':>16}" for steps in STEPS))
+    for name in SOLVERS:
+        found = {row["steps"]: row for row in rows if row["solver"] == name}
+        cells = [f"{found[s]['fd']:.3f} ({found[s]['nfe']})" if s in found else "-" for s in STEPS]
+        print(f"{name:<18}" + "".join(f"{cell:>16}" for cell in cells))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""Averages: their decays, and the reconstruction of those that nobody kept."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxgen import average
+from jaxgen.average import HalfLife, Power, Steady, Warm
+from jaxgen.typing import UserError
+
+
+def averaged(kind, weights: np.ndarray) -> np.ndarray:
+    """The average of a scalar weight after each step, begun with a value that no step has."""
+    decays = np.asarray(jax.vmap(kind.decay)(jnp.arange(len(weights))), np.float64)
+    ema, found = 1e3, []
+    for d, w in zip(decays, weights, strict=True):
+        ema = d * ema + (1 - d) * w
+        found.append(ema)
+    return np.array(found)
+
+
+def test_warm_decay_rises_to_the_decay():
+    steps = jnp.array([0, 8, 10_000])
+    np.testing.assert_allclose(jax.vmap(Warm(rate=0.99).decay)(steps), [0.1, 0.5, 0.99], rtol=1e-6)
+    assert float(Steady(rate=0.9).decay(jnp.int32(3))) == np.float32(0.9)
+
+
+def test_a_distance_halves_in_a_half_life():
+    path = averaged(HalfLife(steps=50.0, ramp=0.0), np.zeros(200))
+    np.testing.assert_allclose(path[99] / path[49], 0.5, rtol=1e-5)
+
+
+def test_a_ramped_half_life_is_a_share_of_the_training_so_far():
+    decay = HalfLife(steps=1000.0, ramp=0.1).decay
+    np.testing.assert_allclose(decay(jnp.int32(100)), 0.5 ** (1 / 10), rtol=1e-5)
+    np.testing.assert_allclose(decay(jnp.int32(100_000)), 0.5 ** (1 / 1000), rtol=1e-5)
+    assert float(decay(jnp.int32(0))) == 0  # the first step replaces untrained weights
+
+
+@pytest.mark.parametrize("width", [0.02, 0.05, 0.1, 0.25])
+def test_the_power_functions_profile_has_the_width_it_says(width):
+    # The weight of step s in the average after n steps, whose spread over s / n is the width.
+    n = 4000
+    decays = np.asarray(jax.vmap(Power(width=width).decay)(jnp.arange(n)), np.float64)
+    after = np.append(np.cumprod(decays[::-1])[::-1][1:], 1.0)
+    profile = (1 - decays) * after
+    s = (np.arange(n) + 0.5) / n
+    mean = (profile * s).sum()
+    np.testing.assert_allclose(profile.sum(), 1, rtol=1e-4)  # nothing is left of what was before the first step
+    np.testing.assert_allclose(np.sqrt((profile * (s - mean) ** 2).sum()), width, rtol=0.01)
+
+
+@pytest.mark.parametrize("width", [0.01, 0.1, 0.2886])
+def test_width_and_exponent_are_inverse(width):
+    np.testing.assert_allclose(average.relative_width(average.exponent(width)), width, rtol=1e-9)
+
+
+@pytest.mark.parametrize("width", [0.0, -0.1, 0.3])
+def test_widths_that_no_profile_has_are_refused(width):
+    with pytest.raises(UserError, match="relative width"):
+        Power(width=width)
+
+
+def test_a_stored_average_is_its_own_reconstruction():
+    stored = [(100.0, 0.05), (100.0, 0.1), (200.0, 0.05), (200.0, 0.1)]
+    factors = average.reconstruction(stored, (200.0, 0.05))
+    np.testing.assert_allclose(factors, [0, 0, 1, 0], atol=1e-6)
+    assert average.distance(stored, factors, (200.0, 0.05)) < 1e-4
+
+
+@pytest.mark.parametrize("width", [0.03, 0.075, 0.15])
+def test_an_average_made_afterwards_is_the_one_that_was_not_kept(width):
+    # A weight that wanders smoothly, as weights do; snapshots every 5 % of the way.
+    n, every = 2000, 100
+    s = np.arange(1, n + 1) / n
+    weights = np.sin(7 * s) + s**2
+    kept = {w: averaged(Power(width=w), weights) for w in (0.05, 0.1)}
+    stored = [(float(step), w) for step in range(every, n + 1, every) for w in kept]
+    factors = average.reconstruction(stored, (float(n), width))
+    made = sum(f * kept[w][int(step) - 1] for f, (step, w) in zip(factors, stored, strict=True))
+    wanted = averaged(Power(width=width), weights)[-1]
+    assert abs(made - wanted) < 2e-3
+    assert average.distance(stored, factors, (float(n), width)) < 0.05
+
+
+def test_a_reconstruction_from_too_little_says_how_far_off_it_is():
+    stored = [(1000.0, 0.2)]
+    assert average.distance(stored, average.reconstruction(stored, (1000.0, 0.02)), (1000.0, 0.02)) > 0.5

@@ -1,0 +1,187 @@
+"""Samples from a diffusion model: what they depend on, and what is refused before anything is compiled."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small import diffusion
+
+from jaxgen import expression, tree
+from jaxgen.diffusion.adaptive import Adaptive
+from jaxgen.diffusion.grids import Rho, Uniform
+from jaxgen.diffusion.guidance import Autoguidance, ClassifierFree, Unguided
+from jaxgen.diffusion.path import Flow, ScaledLinearBetas, ZeroTerminal
+from jaxgen.diffusion.predictions import Plain
+from jaxgen.diffusion.quantities import Eps, Velocity
+from jaxgen.diffusion.sampling import Sampling
+from jaxgen.diffusion.solvers import Euler, Heun
+from jaxgen.models.songunet import SongUNet
+from jaxgen.parallel.mesh import MeshShape
+from jaxgen.sample import drawer
+from jaxgen.typing import UserError
+
+OBJECTIVE = diffusion().objective
+SHAPE = (8, 8, 1)
+SPEC = {
+    "image": jax.ShapeDtypeStruct((4, *SHAPE), jnp.uint8),
+    "label": jax.ShapeDtypeStruct((4,), jnp.int32),
+}
+NAMES = ("class 0", "class 1", "class 2")
+
+
+def some_state(objective=OBJECTIVE):
+    """A state whose net does something: as made, its output is 0."""
+    state = jax.jit(lambda: objective.init(jax.random.key(0), SPEC))()
+    net = state.nets["net"]
+    leaves, form = jax.tree.flatten(net.params)
+    params = form.unflatten([0.05 * jax.random.normal(jax.random.key(i), x.shape) for i, x in enumerate(leaves)])
+    return state.replace(nets={**state.nets, "net": net.replace(params=params, ema=(params, params))})
+
+
+STATE = some_state()
+
+
+def drawn(objective, n, *, devices=1, batch=8, weak=None, seed=0, first=0):
+    mesh = MeshShape().build(jax.devices()[:devices])
+    numbers = np.arange(first, first + n)
+    with jax.set_mesh(mesh):
+        return drawer(objective, mesh, STATE, SHAPE, batch, weak=weak)(seed, numbers, numbers % 3)
+
+
+def with_sampling(**parts):
+    return dataclasses.replace(OBJECTIVE, sampling=dataclasses.replace(OBJECTIVE.sampling, **parts))
+
+
+def test_a_sample_depends_on_its_seed_and_number_only():
+    eight = drawn(OBJECTIVE, 8)
+    assert len(np.unique(eight.round(3).reshape(8, -1), axis=0)) == 8
+    np.testing.assert_array_equal(drawn(OBJECTIVE, 8), eight)  # nothing is left over from a call
+    np.testing.assert_allclose(drawn(OBJECTIVE, 1, first=5), eight[5:6], atol=1e-4)  # alone
+    np.testing.assert_allclose(drawn(OBJECTIVE, 8, batch=3), eight, atol=1e-4)  # in batches, the last one padded
+    np.testing.assert_allclose(drawn(OBJECTIVE, 8, devices=4), eight, atol=1e-4)  # spread over devices
+    assert np.abs(drawn(OBJECTIVE, 8, seed=1) - eight).max() > 0.1
+
+
+def test_guidance_of_scale_one_is_the_conditional_net_bit_for_bit():
+    plain = drawn(with_sampling(guidance=Unguided()), 4)
+    np.testing.assert_array_equal(drawn(with_sampling(guidance=ClassifierFree(scale=1.0)), 4), plain)
+    assert np.abs(drawn(with_sampling(guidance=ClassifierFree(scale=3.0)), 4) - plain).max() > 1e-3
+
+
+def test_guidance_by_itself_is_no_guidance():
+    guided = drawn(with_sampling(guidance=Autoguidance(scale=2.0)), 4, weak=STATE)
+    np.testing.assert_allclose(guided, drawn(with_sampling(guidance=Unguided()), 4), atol=1e-3)
+
+
+def test_the_protocol_counts_evaluations():
+    assert with_sampling(guidance=Unguided()).protocol()["nfe"] == 5  # Heun: 2 N - 1
+    assert with_sampling(guidance=ClassifierFree(scale=2.0)).protocol()["nfe"] == 10
+    assert with_sampling(guidance=ClassifierFree(scale=2.0, high=1.0)).protocol()["nfe"] < 10
+
+
+def test_accumulation_sees_the_same_noise(key):
+    objective = dataclasses.replace(OBJECTIVE, label_dropout=0.5)
+    batch = {"image": jax.random.bits(key, (4, *SHAPE), jnp.uint8), "label": jnp.arange(4) % 3}
+    steps = [jax.jit(dataclasses.replace(objective, microbatches=parts).step)(STATE, batch, key) for parts in (1, 2)]
+    (one, scalars), (two, others) = steps
+    np.testing.assert_allclose(others["loss"], scalars["loss"], rtol=1e-5)
+    for (path, a), (_, b) in zip(tree.leaves(one.nets["net"].opt), tree.leaves(two.nets["net"].opt), strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-5, err_msg=path)
+
+
+def test_dropped_labels_are_the_null_class(key):
+    # With every label dropped, the labels that the batch had cannot matter.
+    objective = dataclasses.replace(OBJECTIVE, label_dropout=1.0)
+    step = jax.jit(objective.step)
+    image = jax.random.bits(key, (4, *SHAPE), jnp.uint8)
+    losses = [float(step(STATE, {"image": image, "label": jnp.full(4, k)}, key)[1]["loss"]) for k in (0, 2)]
+    assert losses[0] == losses[1]
+    kept = jax.jit(dataclasses.replace(objective, label_dropout=0.0).step)
+    losses = [float(kept(STATE, {"image": image, "label": jnp.full(4, k)}, key)[1]["loss"]) for k in (0, 2)]
+    assert losses[0] != losses[1]
+
+
+UNCONDITIONAL = dataclasses.replace(
+    OBJECTIVE,
+    net=OBJECTIVE.net.clone(classes=0),
+    label_dropout=0.0,
+    sampling=Sampling(solver=Heun(), grid=Rho(steps=3)),
+)
+UNLABELLED = {"image": SPEC["image"]}
+
+
+@pytest.mark.parametrize(
+    ("objective", "spec", "said"),
+    [
+        (UNCONDITIONAL, SPEC, "the data has labels, but the net is unconditional"),
+        (OBJECTIVE, UNLABELLED, "but the data has no labels"),
+        (dataclasses.replace(OBJECTIVE, net=OBJECTIVE.net.clone(classes=7)), SPEC, "7 classes, but the data has 3"),
+        (dataclasses.replace(OBJECTIVE, label_dropout=0.0), SPEC, "labels dropped"),
+        (dataclasses.replace(UNCONDITIONAL, label_dropout=0.1), UNLABELLED, "needs a net with classes"),
+        (
+            dataclasses.replace(UNCONDITIONAL, sampling=Sampling(guidance=ClassifierFree(scale=2.0))),
+            UNLABELLED,
+            "this net takes none",
+        ),
+        (with_sampling(guidance=Autoguidance(scale=2.0)), SPEC, "worse net"),
+        (
+            dataclasses.replace(
+                OBJECTIVE, path=ZeroTerminal(path=ScaledLinearBetas()), prediction=Plain(quantity=Eps())
+            ),
+            SPEC,
+            "(?i)eps",
+        ),
+        (with_sampling(solver=Adaptive(), grid=Rho(steps=1)), SPEC, "at least 2 steps"),
+        (
+            dataclasses.replace(
+                with_sampling(solver=Heun(), grid=Uniform(steps=3)),
+                path=Flow(),
+                prediction=Plain(quantity=Velocity()),
+            ),
+            SPEC,
+            "infinite level",
+        ),
+        (with_sampling(grid=Rho(steps=3, sigma_max=500.0)), SPEC, "500"),
+        (
+            dataclasses.replace(UNCONDITIONAL, net=SongUNet(model_channels=8, multipliers=(1, 1, 1, 1, 1))),
+            UNLABELLED,
+            "(?i)multiple|halv",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_does_not_fit_is_refused(objective, spec, said):
+    with pytest.raises(UserError, match=said) as caught:
+        objective.check(spec, NAMES)
+    assert len(str(caught.value).splitlines()) <= 2
+
+
+@pytest.mark.parametrize(
+    ("text", "method", "made"),
+    [
+        ("Heun(churn=10.0)", "solve", Heun(churn=10.0)),
+        ("Uniform(steps=4)", "sigmas", Uniform(steps=4)),
+        ("ClassifierFree(scale=2.0, high=inf)", "evaluations", ClassifierFree(scale=2.0)),
+        ("Euler()", "solve", Euler()),
+    ],
+)
+def test_values_are_written_as_python_writes_them(text, method, made):
+    assert expression.value(text, "jaxgen.diffusion", method) == made
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Huen()", "perhaps you meant Heun"),
+        ("Rho(steps=3)", "there is no Rho"),  # a grid is no solver
+        ("Heun(chum=1.0)", "fields of Heun: churn"),
+        ("Heun(churn=__import__('os').getpid())", "arguments are named"),
+        ("Heun(", "write it as a call"),
+        ("3", "write it as a call"),
+    ],
+)
+def test_what_is_no_value_is_refused(text, said):
+    with pytest.raises(UserError, match=said):
+        expression.value(text, "jaxgen.diffusion", "solve")
