@@ -1,4 +1,4 @@
-"""How good samples are at how many evaluations: uv run benchmarks/quality.py RUN [--out FILE.png] [--n N] [--json].
+"""How good samples are at how many evaluations: uv run benchmarks/quality.py RUN [--out FILE] [--steps S…] [--json].
 
 Draws samples of a trained EDM run by every deterministic solver and some stochastic ones, on grids of more and more
 steps, and prints the Fréchet distance to the test split in the features of jaxgen's digits classifier, `fd_digits_cnn`,
@@ -10,6 +10,7 @@ import dataclasses
 import json
 import pathlib
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -40,10 +41,9 @@ SOLVERS: dict[str, Any] = {
     "DDPM ancestral": Ancestral(),
     "Euler-Maruyama": EulerMaruyama(),
 }
-STEPS = (3, 5, 9, 18, 36)
 
 
-def curve(run: Restored, n: int) -> tuple[list[dict[str, Any]], float]:
+def curve(run: Restored, n: int, steps: Sequence[int]) -> tuple[list[dict[str, Any]], float]:
     """Return a row for each solver and grid, and the distance of the train split."""
     objective: Any = run.experiment.objective
     if not isinstance(objective, Diffusion) or not isinstance(objective.sampling.grid, Rho):
@@ -63,8 +63,8 @@ def curve(run: Restored, n: int) -> tuple[list[dict[str, Any]], float]:
         train = first.rows("train").image[:n]
         floor = fidelity.frechet_distance(real, first.map(extract, as_shown(train)))
         for name, solver in SOLVERS.items():
-            for steps in STEPS:
-                grid = dataclasses.replace(objective.sampling.grid, steps=steps)
+            for number in steps:
+                grid = dataclasses.replace(objective.sampling.grid, steps=number)
                 sampling = dataclasses.replace(objective.sampling, solver=solver, grid=grid)
                 try:
                     objective = dataclasses.replace(objective, sampling=sampling)
@@ -74,8 +74,8 @@ def curve(run: Restored, n: int) -> tuple[list[dict[str, Any]], float]:
                 shown = gallery(objective)
                 fake = shown.map(extract, as_shown(shown.samples(n).image))
                 nfe = objective.protocol()["nfe"]
-                rows.append({"solver": name, "steps": steps, "nfe": nfe, "fd": fidelity.frechet_distance(real, fake)})
-                print(f"{name:<16} {steps:>4} steps {nfe:>4} NFE  fd_digits_cnn {rows[-1]['fd']:.3f}", file=sys.stderr)
+                rows.append({"solver": name, "steps": number, "nfe": nfe, "fd": fidelity.frechet_distance(real, fake)})
+                print(f"{name:<16} {number:>4} steps {nfe:>4} NFE  fd_digits_cnn {rows[-1]['fd']:.3f}", file=sys.stderr)
     return rows, floor
 
 
@@ -99,12 +99,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=pathlib.Path, metavar="RUN")
     parser.add_argument("--n", type=int, default=1437, help="samples for each number")
+    parser.add_argument("--steps", type=int, nargs="+", default=(3, 5, 9, 18, 36))
     parser.add_argument("--out", type=pathlib.Path, help="a plot")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     use_compilation_cache()
     try:
-        rows, floor = curve(restore(RunFolder(given.run), None, print), given.n)
+        rows, floor = curve(restore(RunFolder(given.run), None, print), given.n, given.steps)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -114,10 +115,10 @@ def main() -> int:
         print(json.dumps({"samples": given.n, "floor": floor, "rows": rows}))
         return 0
     print(f"fd_digits_cnn of {given.n} samples against the test split; the train split: {floor:.3f}")
-    print(f"{'solver':<18}" + "".join(f"{f'{steps} steps':>16}" for steps in STEPS))
+    print(f"{'solver':<18}" + "".join(f"{f'{s} steps':>16}" for s in given.steps))
     for name in SOLVERS:
         found = {row["steps"]: row for row in rows if row["solver"] == name}
-        cells = [f"{found[s]['fd']:.3f} ({found[s]['nfe']})" if s in found else "-" for s in STEPS]
+        cells = [f"{found[s]['fd']:.3f} ({found[s]['nfe']})" if s in found else "-" for s in given.steps]
         print(f"{name:<18}" + "".join(f"{cell:>16}" for cell in cells))
     return 0
 

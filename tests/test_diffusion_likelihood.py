@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,11 @@ D = 6
 MEAN, STD = 0.3, 0.7
 GAUSSIAN = GaussianMixture(means=((MEAN,) * D,), stds=(STD,))
 MODES = GaussianMixture(means=((-1.0, 0.0), (0.5, 0.8)), stds=(0.4, 0.5))
+
+
+@functools.partial(jax.jit, static_argnames=("denoise", "steps", "probes"))
+def likelihood(denoise: Callable, steps: int, x: jax.Array, own: jax.Array, probes: int) -> jax.Array:
+    return log_likelihood(denoise, grid(steps), x, own, probes=probes)
 
 
 def keys(n: int) -> jax.Array:
@@ -53,7 +59,7 @@ def test_the_prior_s_error_is_what_the_docstring_says() -> None:
 
 def test_a_mixture_s_density() -> None:
     x = MODES.sample(jax.random.key(1), 8)
-    found = log_likelihood(MODES.denoise, grid(256), x, keys(8), probes=0)
+    found = likelihood(MODES.denoise, 256, x, keys(8), probes=0)
     np.testing.assert_allclose(found, MODES.log_density(x, 0.002), atol=0.03)
 
 
@@ -64,10 +70,10 @@ def skewed(x: jax.Array, sigma: jax.Array) -> jax.Array:
 
 
 def test_hutchinson_is_unbiased() -> None:
-    n, sigmas = 4000, grid(16)
+    n = 4000
     x = jnp.broadcast_to(jnp.asarray([0.3, -0.2, 0.5]), (n, 3))
-    exact = float(log_likelihood(skewed, sigmas, x[:1], keys(1), probes=0)[0])
-    one, four = (np.asarray(log_likelihood(skewed, sigmas, x, keys(n), probes=probes)) for probes in (1, 4))
+    exact = float(likelihood(skewed, 16, x[:1], keys(1), probes=0)[0])
+    one, four = (np.asarray(likelihood(skewed, 16, x, keys(n), probes=probes)) for probes in (1, 4))
     for found in (one, four):
         assert abs(found.mean() - exact) < 4 * found.std() / math.sqrt(n)
     # Four probes have a quarter of the variance; of so many draws its ratio is known to about 5 %.
@@ -76,14 +82,14 @@ def test_hutchinson_is_unbiased() -> None:
 
 def test_a_diagonal_derivative_needs_one_probe() -> None:
     x = jnp.asarray(MEAN + STD * np.random.RandomState(0).standard_normal((4, D)), jnp.float32)
-    exact, probed = (log_likelihood(GAUSSIAN.denoise, grid(32), x, keys(4), probes=probes) for probes in (0, 1))
+    exact, probed = (likelihood(GAUSSIAN.denoise, 32, x, keys(4), probes=probes) for probes in (0, 1))
     np.testing.assert_allclose(exact, probed, rtol=1e-4)
 
 
 def test_a_sample_does_not_depend_on_its_batch() -> None:
     x = MODES.sample(jax.random.key(1), 8)
-    together = log_likelihood(MODES.denoise, grid(16), x, keys(8), probes=2)
-    alone = log_likelihood(MODES.denoise, grid(16), x[3:4], keys(8)[3:4], probes=2)
+    together = likelihood(MODES.denoise, 16, x, keys(8), probes=2)
+    alone = likelihood(MODES.denoise, 16, x[3:4], keys(8)[3:4], probes=2)
     np.testing.assert_allclose(together[3:4], alone, rtol=1e-4, atol=1e-4)
 
 

@@ -208,10 +208,8 @@ class Diffusion:
         error = jnp.stack([sums[f"error_at_{level:.3g}"].total for level in levels]) / len(x0)
         strip = self._strip()
         forward = [self._noised(x0, s, k_noise) for s in strip[::-1]]
-        first = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, 0), shape))(keys)
-        # The solver's own states at the same levels: its first is the noise that it starts from.
         grid = self.sampling.grid.sigmas(self.path)
-        reverse = [first / 2 if i == 0 else _scaled(steps.x[i - 1], grid[i]) for i in map(int, self._places())]
+        reverse = [_scaled(steps.x[i], float(grid[i])) for i in self._places()]
         return {
             "samples": _grid(samples, self.side),
             "forward": _strip(forward),
@@ -278,7 +276,7 @@ class Diffusion:
     def _noised(self, x0: Float[Array, "b *s"], sigma: float, key: PRNGKeyArray) -> Float[Array, "b *s"]:
         """Drown pictures in noise of one level, the same noise at all levels, scaled to be looked at."""
         eps = jax.random.normal(key, x0.shape)
-        return eps / 2 if np.isinf(sigma) else _scaled(x0 + sigma * eps, sigma)
+        return _scaled(eps if np.isinf(sigma) else x0 + sigma * eps, sigma)
 
     def _places(self) -> np.ndarray:
         """Up to SHOWN places in the sampler's grid, first and last among them, even to the eye."""
@@ -292,8 +290,8 @@ class Diffusion:
 
 
 def _scaled(x: Array, sigma: float) -> Array:
-    """Give x = x0 + sigma·eps the size of a picture; noise alone is shown at half its strength."""
-    return x / np.float32(np.sqrt(1.0 + 4.0 * sigma**2))
+    """Give x = x0 + sigma·eps, or eps at inf, the size of a picture; noise alone is shown at half its strength."""
+    return x / 2 if np.isinf(sigma) else x / np.float32(np.sqrt(1.0 + 4.0 * sigma**2))
 
 
 def _rows(values: Float[Array, " b"], like: Array) -> Array:

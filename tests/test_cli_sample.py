@@ -1,0 +1,141 @@
+"""`jaxgen sample`, and what `--ema`, `--solver` and their like change, on a run of a few seconds."""
+
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+from processes import ROOT
+
+from jaxgen import cli
+from jaxgen.run import RunFolder
+
+CONFIG = """
+import dataclasses
+from small import diffusion
+from jaxgen.measures.distribution import Distribution
+from jaxgen.features.pixels import Pixels
+
+def config():
+    measures = (Distribution(features=Pixels(), samples=16, neighbours=2),)
+    return dataclasses.replace(diffusion(), steps=12, checkpoint_every=6, snapshot_every=3, measures=measures)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _at_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(str(ROOT / "tests"))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    os.chdir(ROOT)
+    folder = tmp_path_factory.mktemp("generator") / "run"
+    config = folder.parent / "noise.py"
+    config.write_text(CONFIG)
+    assert cli.train([str(config), "--run-dir", str(folder)]) == 0
+    return folder
+
+
+def sampled(trained, tmp_path, name: str, *options: str):
+    npz = tmp_path / f"{name}.npz"
+    png = tmp_path / f"{name}.png"
+    assert cli.main(["sample", str(trained), "--n", "6", "--out", str(png), "--npz", str(npz), *options]) == 0
+    return np.load(npz)
+
+
+def refused(capsys, arguments, pattern: str) -> None:
+    capsys.readouterr()
+    assert cli.main([str(a) for a in arguments]) == 2
+    said = capsys.readouterr().err
+    assert len(said.strip().splitlines()) <= 2, said
+    assert re.search(pattern, said), said
+
+
+def test_samples_are_a_picture_and_numbers(trained, tmp_path, capsys):
+    made = sampled(trained, tmp_path, "a", "--json")
+    said = json.loads(capsys.readouterr().out)
+    assert said["step"] == 12
+    assert said["protocol"]["nfe"] == 10  # three steps of Heun, two evaluations each for guidance
+    assert made["samples"].shape == (6, 8, 8, 1)
+    assert made["samples"].dtype == np.float32
+    assert made["labels"].tolist() == [0, 1, 2, 0, 1, 2]
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size[0] > 96
+    again = sampled(trained, tmp_path, "b")
+    np.testing.assert_array_equal(again["samples"], made["samples"])
+    assert sampled(trained, tmp_path, "c", "--label", "2")["labels"].tolist() == [2] * 6
+    assert np.abs(sampled(trained, tmp_path, "d", "--seed", "1")["samples"] - made["samples"]).max() > 0.1
+
+
+def test_the_way_samples_are_made_can_be_changed(trained, tmp_path, capsys):
+    plain = sampled(trained, tmp_path, "a")["samples"]
+    capsys.readouterr()
+    other = sampled(trained, tmp_path, "b", "--solver", "Euler()", "--grid", "Rho(steps=7)", "--json")["samples"]
+    assert json.loads(capsys.readouterr().out)["protocol"]["nfe"] == 14
+    assert np.abs(other - plain).max() > 1e-3
+    # Guided by itself, a net is not guided.
+    itself = ["--weak", str(trained), "--guidance", "Autoguidance(scale=2.0)"]
+    guided = sampled(trained, tmp_path, "c", *itself)["samples"]
+    alone = sampled(trained, tmp_path, "d", "--guidance", "Unguided()")["samples"]
+    np.testing.assert_allclose(guided, alone, atol=1e-3)
+
+
+def test_an_average_that_was_kept_is_the_one_made_afterwards(trained, tmp_path):
+    # The first of the two averages has the width 0.05, and a snapshot was taken at the last step.
+    kept = sampled(trained, tmp_path, "a")["samples"]
+    np.testing.assert_allclose(sampled(trained, tmp_path, "b", "--ema", "0.05")["samples"], kept, atol=1e-3)
+    assert np.abs(sampled(trained, tmp_path, "c", "--ema", "0.1")["samples"] - kept).max() > 1e-4
+    steps = sorted(int(p.name) for p in RunFolder(trained).snapshots.iterdir() if p.name.isdigit())
+    assert steps == [3, 6, 9, 12]
+
+
+def test_eval_has_each_number_beside_its_floor(trained, capsys):
+    capsys.readouterr()
+    assert cli.main(["eval", str(trained), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["metrics"]
+    assert found == json.loads((trained / "eval.json").read_text())["metrics"]
+    assert {"fd_pixels", "fd_pixels_floor", "precision", "recall", "loss"} <= found.keys()
+    assert found["protocol"]["nfe"] == 10
+    assert found["protocol"]["fd_pixels"]["samples"] == 16
+    assert cli.main(["eval", str(trained)]) == 0
+    assert "fd_pixels_floor" in capsys.readouterr().out
+
+
+def test_previews_show_both_ways_and_the_error(trained):
+    names = {path.name.split("_", 2)[2] for path in (trained / "previews").iterdir()}
+    assert names == {"samples.png", "forward.png", "reverse.png", "error.png"}
+
+
+@pytest.mark.parametrize(
+    ("options", "pattern"),
+    [
+        (("--n", "0"), "--n is 0"),
+        (("--label", "3"), "the classes are 0..2"),
+        (("--seed", "-1"), "--seed is -1"),
+        (("--solver", "Huen()"), "perhaps you meant Heun"),
+        (("--grid", "Rho(steps=0)"), "steps is 1 or more"),
+        (("--guidance", "Autoguidance(scale=2.0)"), "worse net"),
+        (("--ema", "0.5"), "relative width"),
+        (("--ema", "0.0004"), "cannot be made of the 4 snapshots"),
+        (("--out", "/nowhere/a.png"), "no folder /nowhere"),
+    ],
+)
+def test_bad_options_are_refused(trained, tmp_path, capsys, options, pattern):
+    refused(capsys, ["sample", trained, "--out", tmp_path / "a.png", *options], pattern)
+
+
+def test_what_cannot_be_sampled_or_kept_is_refused(tmp_path, capsys):
+    config = tmp_path / "labels.py"
+    config.write_text("from small import classification as config\n")
+    run = tmp_path / "run"
+    arguments = [str(config), "--run-dir", str(run), "--steps", "2"]
+    assert cli.train([*arguments, "--snapshot-every", "1"]) == 2
+    assert "hold no Power" in capsys.readouterr().err
+    assert cli.train(arguments) == 0
+    refused(capsys, ["sample", run, "--out", tmp_path / "a.png"], "Classification makes no samples")
+    refused(capsys, ["eval", run, "--ema", "0.1"], "kept no snapshots")
+    refused(capsys, ["eval", run, "--solver", "Euler()"], "Classification has no solver")
