@@ -97,11 +97,12 @@ def _list(given: argparse.Namespace) -> None:
 
 def _eval(given: argparse.Namespace) -> None:
     from jaxgen import metrics
-    from jaxgen.evaluate import evaluate
+    from jaxgen.evaluate import evaluate, with_samples
 
     use_compilation_cache()
     run, weak = _generator(given)
-    results = evaluate(run, weak and weak.state)
+    experiment = with_samples(run.experiment, given.samples, given.inception_weights)
+    results = evaluate(dataclasses.replace(run, experiment=experiment), weak and weak.state)
     if given.json:
         return _print_json({"step": run.step, "metrics": results})
     print(f"step {run.step}")
@@ -215,6 +216,10 @@ def _parser() -> argparse.ArgumentParser:
 
     command("list", _list, "every config, with what it promises and what that costs", of_run=False)
     made = command("eval", _eval, "evaluate a checkpoint exactly", of_run=True)
+    made.add_argument("--samples", type=int, help="how many samples the measures draw, in place of the config's number")
+    made.add_argument(
+        "--inception-weights", type=pathlib.Path, metavar="FILE", help="measure FID with these weights (.safetensors)"
+    )
     _of_samples(made)
     made = command("sample", _sample, "draw samples; sample i depends on the seed and on i only", of_run=True)
     made.add_argument("--n", type=int, default=64, help="how many")

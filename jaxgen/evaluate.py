@@ -1,5 +1,7 @@
 """Evaluation: sums over batches on the device, added up exactly on the host, divided once at the end."""
 
+import dataclasses
+import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
@@ -14,6 +16,8 @@ from jaxgen.data.batches import Pipeline
 from jaxgen.data.source import Examples
 from jaxgen.diffusion.grids import Grid
 from jaxgen.experiment import Experiment
+from jaxgen.features.inception import Inception
+from jaxgen.measures.distribution import Distribution
 from jaxgen.measures.view import Samples
 from jaxgen.objective import Generative, Metrics, Objective
 from jaxgen.parallel.mesh import batch_parts, batch_sharding, put_batch, replicated
@@ -156,6 +160,30 @@ class Gallery:
                 raise UserError(f"two measures give {', '.join(sorted(twice))}; keep one of them")
             found |= new
         return found | ({"protocol": protocol} if protocol else {})
+
+
+def with_samples(experiment: Experiment, samples: int | None, inception: pathlib.Path | None) -> Experiment:
+    """Return the experiment with measures of this many samples, and with FID for the other Fréchet distances.
+
+    FID is measured on 50,000 samples against the train split, as published ones are, unless `samples` says otherwise.
+    Raises UserError if the experiment has no measures of samples, or the weights are no file.
+    """
+    measures = experiment.measures
+    if inception is not None:
+        if not isinstance(experiment.objective, Generative):
+            raise UserError(f"{type(experiment.objective).__name__} makes no samples, which FID compares with the data")
+        if not inception.is_file():
+            raise UserError(f"there is no file {inception}; --inception-weights wants a .safetensors file")
+        fid = Distribution(features=Inception(weights=str(inception)), samples=50_000, reference="train")
+        measures = (fid, *(measure for measure in measures if not isinstance(measure, Distribution)))
+    if samples is not None:
+        if not any(hasattr(measure, "samples") for measure in measures):
+            raise UserError("--samples: this run's config measures no samples")
+        measures = tuple(
+            dataclasses.replace(measure, samples=samples) if hasattr(measure, "samples") else measure
+            for measure in measures
+        )
+    return dataclasses.replace(experiment, measures=measures)
 
 
 def evaluate(run: Restored, weak: State | None = None) -> dict[str, Any]:

@@ -105,6 +105,15 @@ def test_eval_has_each_number_beside_its_floor(trained, capsys):
     assert "fd_pixels_floor" in capsys.readouterr().out
 
 
+def test_eval_of_other_samples(trained, tmp_path, capsys):
+    capsys.readouterr()
+    assert cli.main(["eval", str(trained), "--json", "--samples", "9", "--guidance", "Unguided()"]) == 0
+    found = json.loads(capsys.readouterr().out)["metrics"]["protocol"]
+    assert found["nfe"] == 5
+    assert found["fd_pixels"]["samples"] == 9
+    refused(capsys, ["eval", trained, "--inception-weights", tmp_path / "no.safetensors"], "there is no file")
+
+
 def test_previews_show_both_ways_and_the_error(trained):
     names = {path.name.split("_", 2)[2] for path in (trained / "previews").iterdir()}
     assert names == {"samples.png", "forward.png", "reverse.png", "error.png"}

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 import pathlib
 from collections.abc import Callable
 from typing import Any, Literal
@@ -18,10 +19,14 @@ from jaxgen import experiment as experiments
 from jaxgen.data.digits import Digits
 from jaxgen.data.mixture import GridOfGaussians, Ring, Spiral
 from jaxgen.data.source import Source
+from jaxgen.diffusion.grids import Grid
 from jaxgen.features import digits_cnn
 from jaxgen.features.digits_cnn import DigitsCnn
+from jaxgen.features.inception import Inception
+from jaxgen.features.net import Features
 from jaxgen.features.pixels import Pixels
-from jaxgen.measures.distribution import Distribution, Features
+from jaxgen.measures.distribution import Distribution
+from jaxgen.measures.likelihood import Likelihood
 from jaxgen.measures.modes import Modes
 from jaxgen.measures.readback import DIGITS, Readback
 from jaxgen.measures.view import Measure, Samples, as_shown
@@ -50,6 +55,11 @@ class Gallery:
         whole = images[np.arange(-(-len(images) // size) * size) % len(images)]
         rows = [jax.jit(f)(part) for part in whole.reshape(-1, size, *images.shape[1:])]
         return np.concatenate(rows)[: len(images)]
+
+    def log_likelihood(self, images: np.ndarray, label: np.ndarray | None, grid: Grid, probes: int) -> np.ndarray:
+        # That of a standard normal, whatever the grid.
+        flat = images.reshape(len(images), -1)
+        return -0.5 * (flat**2 + math.log(2 * math.pi)).sum(1)
 
 
 def first(samples: Samples, n: int) -> Samples:
@@ -185,13 +195,18 @@ def test_steps_finer_than_a_file_holds_change_nothing() -> None:
 
 def test_only_inceptions_distance_is_called_fid() -> None:
     @dataclasses.dataclass(frozen=True)
-    class Flat:
-        name: str
+    class Flat(Features):
+        called: str
+
+        @property
+        def name(self) -> str:
+            return self.called
 
         def extractor(self) -> Callable[[jax.Array], jax.Array]:
             return Pixels().extractor()
 
-    for name, expected in (("inception", "fid"), ("inception2", "fd_inception2")):
+    assert Inception(weights="").metric == "fid"
+    for name, expected in (("flat", "fd_flat"), ("inception2", "fd_inception2")):
         found = Distribution(features=Flat(name), samples=20).measure(digits(noise(20)))
         assert {key for key in found if key.startswith("f")} == {expected, f"{expected}_floor"}
         assert expected in found["protocol"]
@@ -293,3 +308,19 @@ def test_readback_needs_digits_and_labels() -> None:
 def test_measures_survive_as_json(measure: Measure) -> None:
     assert isinstance(measure, Measure)
     assert experiments.decode(json.loads(json.dumps(experiments.encode(measure)))) == measure
+
+
+def test_the_likelihood_of_points_stands_beside_that_of_the_data_themselves():
+    source = Ring(std=1.0, radius=1e-6, size=4000)  # a standard normal, for which the fake view's model takes all
+    points = real(source)
+    found = Likelihood(rows=2000, source=source).measure(Gallery(points, points, points))
+    np.testing.assert_allclose(found["log_likelihood"], found["log_likelihood_true"], atol=1e-3)
+    np.testing.assert_allclose(found["log_likelihood"], -math.log(2 * math.pi * math.e), atol=0.1)
+    assert found["protocol"]["likelihood"] == {"rows": 2000, "steps": 64, "probes": "exact"}
+
+
+def test_the_likelihood_of_pictures_is_in_bits_of_their_bytes():
+    digits = real(Digits(split="test"))
+    found = Likelihood(rows=50).measure(Gallery(digits, digits, digits))
+    # log2 of a normal density at about 0.9 from its middle, and of 127.5 bytes to the unit.
+    assert 7.5 < found["bits_per_dim"] < 9.0

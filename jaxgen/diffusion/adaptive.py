@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from jaxgen.diffusion.solvers import Remembering, Trajectory
+from jaxgen.diffusion.solvers import Remembering, Solver, Trajectory
 from jaxgen.typing import Tree, UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Adaptive:
+class Adaptive(Solver):
     """Tsitouras' 5(4) pair with a PID controller, in the flow's time (see `flow`); it may start at pure noise.
 
     Of the grid only the ends count, and the last level above 0: from there a grid that ends at 0 jumps to the denoised

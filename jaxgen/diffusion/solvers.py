@@ -48,27 +48,26 @@ class Remembering(Protocol):
         ...
 
 
-@runtime_checkable
-class Solver(Protocol):
+class Solver(abc.ABC):
     """A way to follow the reverse process down a grid of levels."""
 
     @property
+    @abc.abstractmethod
     def order(self) -> int:
         """Return p where the error falls as steps^-p: of x itself for an ODE, of its distribution for an SDE."""
-        ...
 
+    @abc.abstractmethod
     def levels(self, sigmas: np.ndarray) -> np.ndarray | None:
         """Return the levels of all calls of the net, f64[calls]; None where it depends on the samples.
 
         Raises UserError where it cannot follow this grid.
         """
-        ...
 
+    @abc.abstractmethod
     def solve(
         self, denoise: Remembering, sigmas: np.ndarray, x: Float[Array, "b *s"], keys: Key[Array, " b"], trace: bool
     ) -> tuple[Float[Array, "b *s"], Trajectory | None]:
         """Go down the grid; see `sample`."""
-        ...
 
 
 def start(noise: Float[Array, "b *s"], sigmas: np.ndarray) -> Float[Array, "b *s"]:
@@ -140,7 +139,7 @@ class Call:
     """The same, after it. A solver uses one of the two."""
 
 
-class Linear(abc.ABC):
+class Linear(Solver):
     """A solver that is a table of calls."""
 
     @abc.abstractmethod

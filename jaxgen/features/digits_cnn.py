@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 from safetensors.numpy import load_file, save_file
 
 from jaxgen import tree
+from jaxgen.features.net import Features
 from jaxgen.models.cnn import Cnn
 from jaxgen.typing import Tree, UserError
 
@@ -30,7 +31,7 @@ SHAPE = (8, 8, 1)
 
 
 @dataclasses.dataclass(frozen=True)
-class DigitsCnn:
+class DigitsCnn(Features):
     """The classifier's last hidden layer, 96 numbers ≥ 0, for pictures f32[b 8 8 1] in [-1, 1].
 
     It tells digits from each other, not from what is none: of uniform noise, 0.74 count as precise (k = 5), for they

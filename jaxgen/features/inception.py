@@ -8,12 +8,13 @@ import jax
 from jaxtyping import Array, Float
 
 from jaxgen import pixels
+from jaxgen.features.net import Features
 from jaxgen.models import inception
 from jaxgen.typing import Tree
 
 
 @dataclasses.dataclass(frozen=True)
-class Inception:
+class Inception(Features):
     """InceptionV3's pooled features, 2048 to a picture; the Fréchet distance between them is the FID."""
 
     weights: str

@@ -5,9 +5,11 @@ from collections.abc import Callable
 
 from jaxtyping import Array, Float
 
+from jaxgen.features.net import Features
+
 
 @dataclasses.dataclass(frozen=True)
-class Pixels:
+class Pixels(Features):
     """Each sample flattened; points f32[b d] stay as they are."""
 
     @property

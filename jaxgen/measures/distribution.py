@@ -1,25 +1,15 @@
 """How near the samples' distribution is to the data's, beside what real data of the same number score."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Float32
 
 from jaxgen import fidelity
+from jaxgen.features.net import Features
 from jaxgen.measures.view import View, as_shown, finite
 from jaxgen.typing import UserError
-
-
-@runtime_checkable
-class Features(Protocol):
-    """A feature net: a frozen dataclass whose extractor is a pure function of a batch in [-1, 1]."""
-
-    @property
-    def name(self) -> str: ...
-
-    def extractor(self) -> Callable[[Float[Array, " b *s"]], Float[Array, "b d"]]: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,11 +71,7 @@ class Distribution:
         found: dict[str, Any] = {}
         for name, value in scores.items():
             found |= {name: value, f"{name}_floor": floors[name]}
-        return found | {"protocol": view.protocol | {self._name: protocol}}
-
-    @property
-    def _name(self) -> str:
-        return "fid" if self.features.name == "inception" else f"fd_{self.features.name}"
+        return found | {"protocol": view.protocol | {self.features.metric: protocol}}
 
     def _scores(
         self, real: Float32[np.ndarray, "n d"], fake: Float32[np.ndarray, "m d"]
@@ -93,7 +79,7 @@ class Distribution:
         precision, recall = fidelity.precision_recall(real, fake, self.neighbours)
         density, coverage = fidelity.density_coverage(real, fake, self.neighbours)
         return {
-            self._name: fidelity.frechet_distance(real, fake),
+            self.features.metric: fidelity.frechet_distance(real, fake),
             f"kid_{self.features.name}": fidelity.kid(real, fake, subsets=self.kid_subsets, size=self.kid_size),
             "precision": precision,
             "recall": recall,
