@@ -25,7 +25,7 @@ from jaxgen.pixels import to_float
 from jaxgen.restored import Restored
 from jaxgen.sample import balanced, drawer
 from jaxgen.state import State
-from jaxgen.typing import UserError
+from jaxgen.typing import Example, UserError
 
 Evaluate = Callable[[State, Iterable[dict[str, np.ndarray]]], Metrics | None]
 
@@ -70,6 +70,31 @@ def evaluation_batches(
     )
 
 
+REAL = 50_000  # real examples that samples are compared with, at most
+
+
+@dataclasses.dataclass(frozen=True)
+class _Some:
+    """A part of the examples."""
+
+    classes: tuple[str, ...]
+    examples: Examples
+    chosen: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.examples[int(self.chosen[index])]
+
+
+def _some(examples: Examples) -> Examples:
+    if len(examples) <= REAL:
+        return examples
+    chosen = np.random.default_rng(0).permutation(len(examples))[:REAL]
+    return _Some(examples.classes, examples, np.sort(chosen))
+
+
 class Gallery:
     """Samples of one state beside the real examples: what an experiment's measures look at."""
 
@@ -105,9 +130,12 @@ class Gallery:
         return Samples(self._draw(self._experiment.seed, numbers, labels), labels)
 
     def rows(self, split: Literal["train", "test"]) -> Samples:
-        """Return every real example as the test pipeline prepares it, pixels as f32 in [-1, 1]."""
+        """Return the real examples as the test pipeline prepares them, pixels as f32 in [-1, 1].
+
+        Of a split of more than 50,000 it is so many, drawn once and for all: they are held in memory.
+        """
         found: dict[str, list[np.ndarray]] = {"image": [], "label": []}
-        for batch in evaluation_batches(self._experiment.test, self._sets[split], self._mesh, 256):
+        for batch in evaluation_batches(self._experiment.test, _some(self._sets[split]), self._mesh, 256):
             for name in found.keys() & batch.keys():
                 found[name].append(batch[name][batch["valid"]])
         image = np.asarray(to_float(jnp.asarray(np.concatenate(found["image"]))))

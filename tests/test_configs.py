@@ -31,7 +31,10 @@ from jaxgen.typing import UserError
 
 CONFIGS = {f"{path.parent.name}/{path.stem}": path for path in sorted((ROOT / "configs").glob("*/*.py"))}
 EMBEDDED = re.compile("digits|scenes|toy2d")
-LONG = re.compile("r50|resnet50|deeplab|voc_fcn8s|pets_unet|scenes_unet")  # take half a minute each to compile
+# Take half a minute each to compile, or have a net that another config is tried with.
+LONG = re.compile(
+    "r50|resnet50|deeplab|voc_fcn8s|pets_unet|scenes_unet|cifar10_edm|edm2|digits_flow|digits_conditional"
+)
 HUGE = re.compile("xl2|edm2_s")  # too many parameters for a small machine's memory, with their averages
 # Pictures as the data set has them: height, width, channels.
 RAW = {
@@ -80,7 +83,7 @@ def with_small_net(experiment: Experiment) -> Experiment:
         case DiT():
             small = net.clone(width=64, depth=2, heads=4)
         case Edm2UNet():
-            small = net.clone(model_channels=16, blocks=1)
+            small = net.clone(model_channels=16, blocks=1, head_channels=16)
         case SongUNet():
             small = net.clone(model_channels=16, blocks=1)
         case _:

@@ -10,7 +10,7 @@ from jaxgen.data.augment import Unlabelled
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.digits import Digits
 from jaxgen.diffusion.grids import Rho
-from jaxgen.diffusion.levels import LogNormal
+from jaxgen.diffusion.levels import LogNormal, LowDiscrepancy
 from jaxgen.diffusion.path import Edm
 from jaxgen.diffusion.predictions import Karras
 from jaxgen.diffusion.sampling import Sampling
@@ -21,6 +21,10 @@ from jaxgen.measures.distribution import Distribution
 from jaxgen.models.songunet import SongUNet
 from jaxgen.objectives.diffusion import Diffusion
 from jaxgen.optim import Cosine, Optimizer
+
+OPTIMIZER = Optimizer(rate=Cosine(rate=3e-3), clip=1.0)
+LEVELS = LowDiscrepancy(levels=LogNormal(mean=-0.7, std=1.0))  # where 8×8 digits take shape
+AVERAGES = (HalfLife(steps=200.0),)
 
 
 def net(classes: int = 0) -> nn.Module:
@@ -34,10 +38,11 @@ def digits(objective: Diffusion, transforms: tuple = (Unlabelled(),), measures: 
         train=Pipeline(source=Digits(split="train"), transforms=transforms),
         test=Pipeline(source=Digits(split="test"), transforms=transforms),
         measures=(Distribution(features=DigitsCnn(), samples=1437), *measures),
-        steps=1500,
-        batch_size=128,
+        steps=2000,
+        batch_size=64,
         test_batch_size=360,
-        preview_every=500,
+        log_every=50,
+        preview_every=1000,
         checkpoint_every=500,
     )
 
@@ -46,11 +51,11 @@ def config() -> Experiment:
     return digits(
         Diffusion(
             net=net(),
-            optimizer=Optimizer(rate=Cosine(rate=3e-3), clip=1.0),
+            optimizer=OPTIMIZER,
             path=Edm(),
             prediction=Karras(sigma_data=0.8),
-            levels=LogNormal(mean=-0.8, std=1.2),
+            levels=LEVELS,
             sampling=Sampling(solver=Heun(), grid=Rho(steps=18)),
-            averages=(HalfLife(steps=100.0),),
+            averages=AVERAGES,
         )
     )

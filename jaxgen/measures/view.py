@@ -35,7 +35,7 @@ class View(Protocol):
         ...
 
     def rows(self, split: Literal["train", "test"]) -> Samples:
-        """Return every real example of a split."""
+        """Return the real examples of a split, 50,000 of them where there are more."""
         ...
 
     def map(self, f: Callable[[jax.Array], jax.Array], images: np.ndarray) -> np.ndarray:
