@@ -44,6 +44,7 @@ def test_another_class_is_a_difference():
 def test_describe_is_the_expression_that_makes_it():
     from small import Cnn, Cosine, Experiment, Flip, Optimizer, Pipeline  # noqa: F401
 
+    import jaxgen.average
     import jaxgen.data.fake
     import jaxgen.objectives.classification
     import jaxgen.objectives.mixing
@@ -53,7 +54,7 @@ def test_describe_is_the_expression_that_makes_it():
 
     names = dict(globals())
     for module in (
-        jaxgen.data.fake, jaxgen.objectives.classification, jaxgen.objectives.mixing, jaxgen.optim,
+        jaxgen.average, jaxgen.data.fake, jaxgen.objectives.classification, jaxgen.objectives.mixing, jaxgen.optim,
         jaxgen.parallel.mesh, jaxgen.parallel.rules,
     ):  # fmt: skip
         names |= vars(module)
