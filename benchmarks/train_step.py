@@ -1,4 +1,4 @@
-"""How fast a config trains here: uv run benchmarks/train_step.py CONFIG… [--steps N] [--batch-size B] [--json].
+"""How fast a config trains here: uv run benchmarks/train_step.py CONFIG… [--steps N] [--batch-size B] [--side S].
 
 For each config: compile seconds, steps/s and images/s (median over steps, batches already on the device), peak memory,
 and FLOP/s as a share of the rate at which this machine multiplies large matrices, measured in the same run. A config
@@ -20,10 +20,13 @@ import jax.numpy as jnp
 
 from jaxgen import config as configs
 from jaxgen.data import batches
+from jaxgen.data.augment import Unlabelled
 from jaxgen.data.batches import Pipeline
-from jaxgen.data.fake import FakeLabels, FakeMasks
+from jaxgen.data.fake import FakeLabels, FakeLatents, FakeMasks
+from jaxgen.data.latents import Latents
 from jaxgen.experiment import Experiment
-from jaxgen.objectives.classification import Classification
+from jaxgen.objectives.diffusion import Diffusion
+from jaxgen.objectives.segmentation import Segmentation
 from jaxgen.parallel.flops import flops
 from jaxgen.parallel.mesh import put_batch
 from jaxgen.program import program
@@ -43,21 +46,28 @@ def matmul_rate(dtype: str, side: int = 2048, seconds: float = 1.0) -> float:
     return 2 * side**3 / statistics.median(times)
 
 
-def with_data(experiment: Experiment) -> tuple[Experiment, str]:
+def with_data(experiment: Experiment, side: int) -> tuple[Experiment, str]:
     """Return the experiment and where its data comes from; fake pictures stand in for data that is not here."""
+    source, transforms = experiment.train.source, experiment.train.transforms
     try:
-        experiment.train.source.open()
+        source.open()
         return experiment, "its own"
     except UserError:
-        fake = FakeLabels if isinstance(experiment.objective, Classification) else FakeMasks
-        # Larger than any crop that a config asks for, except where PadTo asks for a picture that fits.
-        source = fake(height=500, width=500, classes=experiment.objective.net.classes, size=16)  # pyrefly: ignore
-        return dataclasses.replace(experiment, train=Pipeline(source, experiment.train.transforms)), "fake"
+        classes = experiment.objective.net.classes  # pyrefly: ignore
+        match experiment.objective:
+            case Diffusion() if isinstance(source, Latents):
+                fake: Any = FakeLatents(classes=classes or 1, size=16)
+            case Segmentation():
+                fake = FakeMasks(height=side, width=side, classes=classes, size=16)
+            case _:
+                fake = FakeLabels(height=side, width=side, classes=classes or 1, size=16)
+        unlabelled = () if classes else (Unlabelled(),)
+        return dataclasses.replace(experiment, train=Pipeline(fake, (*unlabelled, *transforms))), "fake"
 
 
-def measure(experiment: Experiment, steps: int) -> dict[str, Any]:
+def measure(experiment: Experiment, steps: int, side: int) -> dict[str, Any]:
     """Time the train step of an experiment on all devices."""
-    experiment, data = with_data(experiment)
+    experiment, data = with_data(experiment, side)
     mesh = experiment.mesh.build()
     train_set = experiment.train.source.open()
     run = program(experiment, mesh, batches.element(train_set, experiment.train.transforms))
@@ -101,6 +111,8 @@ def main() -> int:
     parser.add_argument("configs", nargs="+", type=pathlib.Path)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch-size", type=int)
+    # Larger than any crop that a config asks for; where it crops none, say the data's own size.
+    parser.add_argument("--side", type=int, default=500, help="height and width of fake pictures")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     rows = {}
@@ -109,7 +121,7 @@ def main() -> int:
             experiment = configs.load(path)
             if given.batch_size:
                 experiment = dataclasses.replace(experiment, batch_size=given.batch_size)
-            rows[str(path)] = row = measure(experiment, given.steps)
+            rows[str(path)] = row = measure(experiment, given.steps, given.side)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2

@@ -73,26 +73,25 @@ def evaluation_batches(
 REAL = 50_000  # real examples that samples are compared with, at most
 
 
-@dataclasses.dataclass(frozen=True)
 class _Some:
     """A part of the examples."""
 
-    classes: tuple[str, ...]
-    examples: Examples
-    chosen: np.ndarray
+    def __init__(self, examples: Examples, chosen: np.ndarray):
+        self.classes = examples.classes
+        self._examples, self._chosen = examples, chosen
 
     def __len__(self) -> int:
-        return len(self.chosen)
+        return len(self._chosen)
 
     def __getitem__(self, index: int) -> Example:
-        return self.examples[int(self.chosen[index])]
+        return self._examples[int(self._chosen[index])]
 
 
 def _some(examples: Examples) -> Examples:
     if len(examples) <= REAL:
         return examples
     chosen = np.random.default_rng(0).permutation(len(examples))[:REAL]
-    return _Some(examples.classes, examples, np.sort(chosen))
+    return _Some(examples, np.sort(chosen))
 
 
 class Gallery:
