@@ -38,11 +38,11 @@ def digits(objective: Diffusion, transforms: tuple = (Unlabelled(),), measures: 
         train=Pipeline(source=Digits(split="train"), transforms=transforms),
         test=Pipeline(source=Digits(split="test"), transforms=transforms),
         measures=(Distribution(features=DigitsCnn(), samples=1437), *measures),
-        steps=1700,
+        steps=2000,
         batch_size=64,
         test_batch_size=360,
         log_every=50,
-        preview_every=850,
+        preview_every=1000,
         checkpoint_every=500,
     )
 
