@@ -1,6 +1,7 @@
 """Rectified flow on digits: straight lines from noise to handwriting, the net and the budget of digits_edm.
 
-Promise: unverified
+Promise: fd_digits_cnn 0.824 (floor 0.448) after 4.2 min on 2 CPU cores beside another job (uv run train.py
+configs/diffusion/digits_flow.py)
 """
 
 from configs.diffusion import digits_edm
