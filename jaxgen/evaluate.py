@@ -1,6 +1,7 @@
 """Evaluation: sums over batches on the device, added up exactly on the host, divided once at the end."""
 
 import dataclasses
+import functools
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
@@ -142,14 +143,7 @@ class Gallery:
 
     def map(self, f: Callable[[jax.Array], jax.Array], images: np.ndarray) -> np.ndarray:
         """Return f of the images, computed in batches of one shape."""
-        size = -(-min(len(images), 256) // batch_parts(self._mesh)) * batch_parts(self._mesh)
-        run = jax.jit(f, out_shardings=replicated(self._mesh))
-        rows = []
-        for begin in range(0, len(images), size):
-            self._stop()
-            part = images[np.arange(begin, begin + size) % len(images)]
-            rows.append(jax.device_get(run(jax.device_put(part, batch_sharding(self._mesh)))))
-        return np.concatenate(rows)[: len(images)]
+        return self._batched(jax.jit(f, out_shardings=replicated(self._mesh)), images, size=min(len(images), 256))
 
     def log_likelihood(self, images: np.ndarray, label: np.ndarray | None, grid: Grid, probes: int) -> np.ndarray:
         """Return ln p of each image in nats, by the probability-flow ODE down the grid.
@@ -159,22 +153,25 @@ class Gallery:
         objective: Any = self._experiment.objective
         if not hasattr(objective, "log_likelihood"):
             raise UserError(f"{type(objective).__name__} has no likelihood; remove Likelihood from the measures")
-        size = self._experiment.test_batch_size
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(self._experiment.seed), jnp.arange(len(images)))
 
-        def one(state: State, x: jax.Array, keys: jax.Array, label: jax.Array | None) -> jax.Array:
-            return objective.log_likelihood(state, x, keys, label, grid, probes)
+        def one(state: State, images: jax.Array, keys: jax.Array, label: jax.Array | None) -> jax.Array:
+            return objective.log_likelihood(state, images, keys, label, grid, probes)
 
-        run = jax.jit(one, out_shardings=replicated(self._mesh))
-        rows = []
-        for begin in range(0, len(images), size):
+        run = functools.partial(jax.jit(one, out_shardings=replicated(self._mesh)), self._state)
+        return self._batched(run, images, keys, label, size=self._experiment.test_batch_size)
+
+    def _batched(self, run: Callable[..., jax.Array], *arrays: Any, size: int) -> np.ndarray:
+        """Return `run` of the arrays' rows, in batches of one shape: `size`, or what next divides over the devices."""
+        parts, n = batch_parts(self._mesh), len(arrays[0])
+        size = -(-size // parts) * parts
+        found = []
+        for begin in range(0, n, size):
             self._stop()
-            at = np.arange(begin, begin + -(-size // batch_parts(self._mesh)) * batch_parts(self._mesh)) % len(images)
-            part = jax.device_put(
-                (images[at], keys[at], None if label is None else label[at]), batch_sharding(self._mesh)
-            )
-            rows.append(jax.device_get(run(self._state, *part)))
-        return np.concatenate(rows)[: len(images)]
+            at = np.arange(begin, begin + size) % n  # the last batch is filled up with rows from the first
+            part = jax.device_put(jax.tree.map(lambda x, at=at: x[at], arrays), batch_sharding(self._mesh))
+            found.append(jax.device_get(run(*part)))
+        return np.concatenate(found)[:n]
 
     def measure(self) -> dict[str, Any]:
         """Return what the experiment's measures find, ready for JSON, and under `protocol` how they found it."""

@@ -13,6 +13,7 @@ import optax
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from jaxgen.diffusion import levels as noise_levels
+from jaxgen.diffusion import quantities
 from jaxgen.diffusion.denoiser import denoiser
 from jaxgen.diffusion.grids import Grid
 from jaxgen.diffusion.guidance import Conditioned
@@ -225,9 +226,9 @@ class Diffusion:
     def _error(self, net: Any, x0: Array, eps: Array, t: Float[Array, " b"]) -> tuple[Float[Array, " b"], Any]:
         """Return each row's mean squared error of the net's output, and what else the net returned."""
         alpha, sigma = self.path.alpha(t), self.path.sigma(t)
-        z = _rows(alpha, x0) * x0 + _rows(sigma, x0) * eps
+        z = quantities.rows(alpha, x0) * x0 + quantities.rows(sigma, x0) * eps
         scale = self.prediction.scale(alpha, sigma)
-        output, more = net(_rows(scale, z) * z, self.prediction.noise(alpha, sigma, t))
+        output, more = net(quantities.rows(scale, z) * z, self.prediction.noise(alpha, sigma, t))
         wrong = output.astype(jnp.float32) - self.prediction.target(x0, eps, alpha, sigma)
         return jnp.square(wrong).mean(tuple(range(1, wrong.ndim))), more
 
@@ -292,10 +293,6 @@ class Diffusion:
 def _scaled(x: Array, sigma: float) -> Array:
     """Give x = x0 + sigma·eps, or eps at inf, the size of a picture; noise alone is shown at half its strength."""
     return x / 2 if np.isinf(sigma) else x / np.float32(np.sqrt(1.0 + 4.0 * sigma**2))
-
-
-def _rows(values: Float[Array, " b"], like: Array) -> Array:
-    return values.reshape(values.shape + (1,) * (like.ndim - values.ndim))
 
 
 def _grid(x: Float[Array, "n *s"], columns: int) -> Panels:
