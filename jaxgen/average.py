@@ -60,6 +60,20 @@ class HalfLife:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RampedHalfLife:
+    """An average whose half-life rises from 0 along half a cosine (R3GAN, arXiv:2501.05441, appendix D)."""
+
+    steps: float
+    """Half-life in steps at last: images of half-life / batch size."""
+    until: float
+    """Step at which it is reached."""
+
+    def decay(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        life = self.steps * (0.5 - 0.5 * jnp.cos(jnp.pi * jnp.minimum(step / self.until, 1.0)))
+        return jnp.float32(0.5) ** (1.0 / jnp.maximum(life, 1e-8))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Power:
     """An average whose profile over the training is a power function of time, at any length (EDM2, arXiv:2312.02696).
 

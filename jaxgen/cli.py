@@ -121,6 +121,17 @@ def _sample(given: argparse.Namespace) -> None:
     print(f"{made['n']} samples of step {run.step}, seed {made['seed']}  ->  {made['out']}")
 
 
+def _interpolate(given: argparse.Namespace) -> None:
+    from jaxgen.sample import interpolate
+
+    use_compilation_cache()
+    run, weak = _generator(given)
+    made = interpolate(run, given.n, given.frames, given.seed, given.out, weak=weak, label=given.label)
+    if given.json:
+        return _print_json({"step": run.step, **made})
+    print(f"{made['n']} ways between samples of step {run.step}, seed {made['seed']}  ->  {made['out']}")
+
+
 def _generator(given: argparse.Namespace) -> tuple[Any, Any]:
     """Take up the run, and with --weak the worse one, and change the way it makes samples as the options say."""
     from jaxgen import expression
@@ -132,7 +143,8 @@ def _generator(given: argparse.Namespace) -> tuple[Any, Any]:
     run = restore(folder, given.step, _note)
     weak = restore(RunFolder(given.weak), None, _note) if given.weak else None
     texts = {name: getattr(given, name) for name in ("solver", "grid", "guidance")}
-    run = dataclasses.replace(run, experiment=expression.with_sampling(run.experiment, texts))
+    experiment = expression.with_truncation(expression.with_sampling(run.experiment, texts), given.truncation)
+    run = dataclasses.replace(run, experiment=experiment)
     objective = run.experiment.objective
     if isinstance(objective, Generative):
         objective.check_sampling(weak=weak is not None)
@@ -228,6 +240,13 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--npz", type=pathlib.Path, metavar="FILE.npz", help="their values: samples, and labels if any")
     made.add_argument("--label", type=int, help="the class of all of them; without it, all classes in turn")
     _of_samples(made)
+    made = command("interpolate", _interpolate, "go from sample to sample, as rows of pictures or a film", of_run=True)
+    made.add_argument("--n", type=int, default=6, help="how many samples to go through")
+    made.add_argument("--frames", type=int, default=8, help="pictures on each way")
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--out", type=pathlib.Path, required=True, metavar="FILE", help="a .png, or a .gif that moves")
+    made.add_argument("--label", type=int, help="the class of all of them; without it, each way keeps its own")
+    _of_samples(made)
     made = command("predict", _predict, "classify or segment images of any size", of_run=True)
     made.add_argument("images", type=pathlib.Path, nargs="+", metavar="IMAGE")
     made.add_argument("--out", type=pathlib.Path, required=True, help="folder for masks, overlays and legends")
@@ -240,5 +259,6 @@ def _of_samples(command: argparse.ArgumentParser) -> None:
     command.add_argument("--solver", metavar="VALUE", help="solver of a diffusion model, such as 'Dpm2M()'")
     command.add_argument("--grid", metavar="VALUE", help="its noise levels, such as 'Rho(steps=10)'")
     command.add_argument("--guidance", metavar="VALUE", help="such as 'ClassifierFree(scale=2)'")
+    command.add_argument("--truncation", type=float, metavar="PSI", help="of a GAN: truer and less varied below 1")
     command.add_argument("--ema", type=float, metavar="WIDTH", help="relative width of an average made of snapshots")
     command.add_argument("--weak", type=pathlib.Path, metavar="RUN", help="a worse model, for Autoguidance")

@@ -48,6 +48,19 @@ def with_sampling(experiment: Experiment, texts: Mapping[str, str | None]) -> Ex
     return dataclasses.replace(experiment, objective=dataclasses.replace(objective, sampling=sampling))
 
 
+def with_truncation(experiment: Experiment, truncation: float | None) -> Experiment:
+    """Return the experiment with this truncation of its samples, where one is given.
+
+    Raises UserError if the objective has none.
+    """
+    objective: Any = experiment.objective
+    if truncation is None:
+        return experiment
+    if not hasattr(objective, "truncation"):
+        raise UserError(f"{type(objective).__name__} has no truncation to choose")
+    return dataclasses.replace(experiment, objective=dataclasses.replace(objective, truncation=truncation))
+
+
 def _known(package: str, method: str) -> dict[str, type]:
     found: dict[str, type] = {}
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__):

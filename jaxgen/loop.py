@@ -18,7 +18,7 @@ from jaxgen.evaluate import Gallery, evaluation_batches, evaluator
 from jaxgen.experiment import Experiment
 from jaxgen.interrupt import Interrupt
 from jaxgen.log import JsonLines, Log, TensorBoard, Terminal
-from jaxgen.objective import Generative
+from jaxgen.objective import Generative, Watched
 from jaxgen.parallel.mesh import check_batch, put_batch
 from jaxgen.program import program
 from jaxgen.restored import averages
@@ -60,6 +60,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         checkpoints = stack.enter_context(Checkpoints(folder.checkpoints, keep=experiment.keep))
         snapshots = stack.enter_context(Checkpoints(folder.snapshots, keep=None)) if experiment.snapshot_every else None
         damaged: list[str] = []
+        warned: set[str] = set()  # each kind is said once
         found = checkpoints.restore_latest(run.shapes, damaged.append)
         start, state = found if found else (0, run.init())
         checkpoints.set_aside(newer_than=start)
@@ -123,6 +124,11 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
                 values = window.values()
                 for log in logs:
                     log.write(step, "train", values)
+                if isinstance(experiment.objective, Watched):
+                    for kind, line in experiment.objective.warnings(values, step / experiment.steps).items():
+                        if kind not in warned:
+                            terminal.say(f"warning: {line}")
+                        warned.add(kind)
             if last or stop or step % experiment.checkpoint_every == 0:
                 checkpoints.save(step, state)
             if snapshots and step % experiment.snapshot_every == 0 and step not in snapshots.steps:
@@ -198,7 +204,7 @@ class Window:
         if wild := [name for name, value in row.items() if not math.isfinite(value)]:
             raise UserError(
                 f"{wild[-1]} is {row[wild[-1]]} at step {step}; the checkpoints before it are kept\n"
-                "try a lower learning rate, a longer warm-up or --objective.optimizer.clip 1.0, in a new run folder"
+                "try a lower learning rate, a longer warm-up or an optimizer with clip=1.0, in a new run folder"
             )
         self._rows.append(row)
 

@@ -7,6 +7,7 @@ import tyro
 from flax import struct
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
+from jaxgen.latent import Towards
 from jaxgen.state import State
 from jaxgen.typing import Batch, Spec
 
@@ -68,6 +69,15 @@ class Objective(Protocol):
 
 
 @runtime_checkable
+class Watched(Protocol):
+    """An objective that knows from its scalars when training goes wrong without being infinite."""
+
+    def warnings(self, values: Mapping[str, float], share: float) -> dict[str, str]:
+        """Return what is wrong, by kind, and what to try; `share` of the training has passed."""
+        ...
+
+
+@runtime_checkable
 class Generative(Protocol):
     """An objective whose state can be asked for new examples."""
 
@@ -90,9 +100,11 @@ class Generative(Protocol):
         keys: Key[Array, " b"],
         label: Int[Array, " b"] | None,
         weak: State | None,
+        towards: Towards | None = None,
     ) -> Float[Array, "b *s"]:
         """Make one sample of the given shape from each key: b functions of (state, key, label) and nothing else.
 
-        `weak` is the state of a worse model of the same data, where guidance asks for one.
+        `weak` is the state of a worse model of the same data, where guidance asks for one. With `towards`, the noise
+        that each sample is made of lies on the arc to that of another.
         """
         ...

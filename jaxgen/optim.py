@@ -16,7 +16,7 @@ from jaxgen.typing import Batch, Tree, UserError
 
 @runtime_checkable
 class Schedule(Protocol):
-    """A learning rate over a training of `steps` steps."""
+    """A learning rate, or another strength, over a training of `steps` steps."""
 
     def over(self, steps: int) -> optax.Schedule: ...
 
@@ -87,11 +87,30 @@ class InverseSqrt:
         return rate
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CosineRamp:
+    """Half a cosine from `first` to `last`, then `last`: the burn-in of R3GAN (arXiv:2501.05441, appendix D)."""
+
+    first: float
+    last: float
+    until: float = 1.0
+    """Share of the training at which `last` is reached."""
+
+    def over(self, steps: int) -> optax.Schedule:
+        end = max(self.until * steps, 1.0)
+
+        def rate(step: Any) -> Array:
+            done = jnp.minimum(step / end, 1.0)
+            return self.last + (self.first - self.last) * (0.5 + 0.5 * jnp.cos(jnp.pi * done))
+
+        return rate
+
+
 @runtime_checkable
 class Method(Protocol):
     """How a gradient becomes a direction; `decay` is the weight decay to place where the method wants it."""
 
-    def direction(self, decay: optax.GradientTransformation) -> optax.GradientTransformation: ...
+    def direction(self, decay: optax.GradientTransformation, steps: int) -> optax.GradientTransformation: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,7 +120,8 @@ class Momentum:
     momentum: float = 0.9
     nesterov: bool = False
 
-    def direction(self, decay: optax.GradientTransformation) -> optax.GradientTransformation:
+    def direction(self, decay: optax.GradientTransformation, steps: int) -> optax.GradientTransformation:
+        del steps
         return optax.chain(decay, optax.trace(self.momentum, self.nesterov))
 
 
@@ -113,8 +133,22 @@ class Adam:
     b2: float = 0.999
     eps: float = 1e-8
 
-    def direction(self, decay: optax.GradientTransformation) -> optax.GradientTransformation:
+    def direction(self, decay: optax.GradientTransformation, steps: int) -> optax.GradientTransformation:
+        del steps
         return optax.chain(optax.scale_by_adam(self.b1, self.b2, self.eps), decay)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RampedAdam:
+    """Adam whose second moment reaches further back as training settles (R3GAN, arXiv:2501.05441, appendix D)."""
+
+    b1: float = 0.0
+    b2: Schedule = CosineRamp(first=0.9, last=0.99, until=0.1)
+    eps: float = 1e-8
+
+    def direction(self, decay: optax.GradientTransformation, steps: int) -> optax.GradientTransformation:
+        scale = optax.inject_hyperparams(optax.scale_by_adam, static_args=("b1", "eps"))
+        return optax.chain(scale(b1=self.b1, b2=self.b2.over(steps), eps=self.eps), decay)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,7 +179,7 @@ class Optimizer:
             decay = optax.add_decayed_weights(self.weight_decay, mask)
         else:
             decay = optax.identity()
-        parts.append(self.method.direction(decay))
+        parts.append(self.method.direction(decay, steps))
         if self.multipliers:
             parts.append(_scale_by_path(self.multipliers))
         parts.append(optax.scale_by_learning_rate(self.rate.over(steps)))

@@ -20,7 +20,7 @@ def grey_to_rgb(image: Shaped[Array, "*b h w c"]) -> Shaped[Array, "*b h w 3"]:
 
 
 def scatter(
-    points: Float[Array, "n 2"], size: int = 192, reach: float | None = None
+    points: Float[Array, "n 2"], size: int = 192, reach: float | Float[Array, ""] | None = None
 ) -> Float[Array, "{size} {size} 3"]:
     """Draw where points lie: dark where there are many, on white, y upwards; the middle is (0, 0).
 

@@ -1,8 +1,14 @@
 """Small experiments on fake data, one for each objective: what the laws are stated over."""
 
 import dataclasses
+from collections.abc import Callable
 
-from jaxgen.average import Power, Warm
+import flax.linen as nn
+
+from jaxgen.adversarial.augmentation import Adaptive
+from jaxgen.adversarial.diffaugment import DiffAugment
+from jaxgen.adversarial.penalties import R1, R2, LeCam
+from jaxgen.average import HalfLife, Power, Warm
 from jaxgen.data.augment import Flip
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.fake import FakeLabels, FakeMasks
@@ -16,12 +22,15 @@ from jaxgen.diffusion.solvers import Heun
 from jaxgen.diffusion.weighting import Plain, Uncertainty
 from jaxgen.experiment import Experiment
 from jaxgen.models.cnn import Cnn, SmallBackbone
+from jaxgen.models.dcgan import DcganDiscriminator, DcganGenerator, SpectralNorm
 from jaxgen.models.dit import DiT
 from jaxgen.models.fcn import Fcn
+from jaxgen.objective import Objective
 from jaxgen.objectives.classification import Classification
 from jaxgen.objectives.diffusion import Diffusion
+from jaxgen.objectives.gan import Gan
 from jaxgen.objectives.segmentation import Segmentation
-from jaxgen.optim import Cosine, Optimizer
+from jaxgen.optim import Constant, Cosine, Optimizer, RampedAdam
 
 
 def classification() -> Experiment:
@@ -94,4 +103,39 @@ def diffusion() -> Experiment:
     )
 
 
-EXPERIMENTS = {"classification": classification, "segmentation": segmentation, "diffusion": diffusion}
+def gan() -> Experiment:
+    source = FakeLabels(height=8, width=8, channels=1, classes=3, size=48)
+    optimizer = Optimizer(rate=Cosine(rate=1e-2), method=RampedAdam())
+    return Experiment(
+        objective=Gan(
+            generator=DcganGenerator(latent=8, classes=3, channels=1, widths=(8,)),
+            discriminator=DcganDiscriminator(classes=3, widths=(8,), norm=SpectralNorm()),
+            generator_optimizer=optimizer,
+            discriminator_optimizer=optimizer,
+            penalties=(
+                R1(gamma=Constant(rate=0.1)),
+                R2(gamma=Constant(rate=0.1), every=2),
+                LeCam(strength=Constant(rate=0.1)),
+            ),
+            augmentation=DiffAugment(p=Adaptive(images=200.0, every=1)),
+            averages=(HalfLife(steps=2.0),),
+            side=2,
+        ),
+        train=Pipeline(source=source, transforms=(Flip(),)),
+        test=Pipeline(source=dataclasses.replace(source, size=13)),
+        steps=12,
+        batch_size=16,
+        test_batch_size=8,
+        log_every=2,
+        preview_every=6,
+        checkpoint_every=3,
+    )
+
+
+def with_nets(objective: Objective, change: Callable[[nn.Module], nn.Module]) -> Objective:
+    """Return the objective with each of its nets changed."""
+    nets = {f.name: getattr(objective, f.name) for f in dataclasses.fields(objective)}
+    return dataclasses.replace(objective, **{k: change(v) for k, v in nets.items() if isinstance(v, nn.Module)})
+
+
+EXPERIMENTS = {"classification": classification, "segmentation": segmentation, "diffusion": diffusion, "gan": gan}

@@ -97,3 +97,28 @@ def test_spiral_has_two_arms_of_modes_at_even_distances() -> None:
     assert apart > 4 * spiral.std  # and the arms do not
     with pytest.raises(UserError, match="even number"):
         Spiral(modes=81)
+
+
+def test_batches_of_a_table_are_those_of_its_rows():
+    class Rows:
+        """The same examples, one at a time."""
+
+        def __init__(self, examples):
+            self.classes, self._examples = examples.classes, examples
+
+        def __len__(self):
+            return len(self._examples)
+
+        def __getitem__(self, index):
+            return self._examples[index]
+
+    table = Ring(size=50).open()
+    for transforms in ((), (Unlabelled(),)):
+        made = [
+            list(batches.train_batches(source, transforms, seed=3, batch_size=16, start=1, stop=6))
+            for source in (table, Rows(table))
+        ]
+        for quick, slow in zip(*made, strict=True):
+            assert quick.keys() == slow.keys()
+            for name in quick:
+                np.testing.assert_array_equal(quick[name], slow[name])

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import EXPERIMENTS
+from small import EXPERIMENTS, with_nets
 
 from jaxgen import metrics, pictures, tree
 from jaxgen.checkpoint import Checkpoints
@@ -14,6 +14,7 @@ from jaxgen.data import batches
 from jaxgen.evaluate import evaluation_batches, evaluator
 from jaxgen.experiment import Experiment
 from jaxgen.objective import Panels
+from jaxgen.objectives.gan import Gan
 from jaxgen.parallel.mesh import MeshShape, put_batch
 from jaxgen.parallel.rules import Fsdp, Replicated
 from jaxgen.program import Program, program
@@ -116,6 +117,8 @@ def test_every_parameter_learns(make):
 
 def test_one_batch_can_be_learned_by_heart(make):
     experiment = dataclasses.replace(make(), steps=150)
+    if isinstance(experiment.objective, Gan):
+        pytest.skip("neither side of a game can bring its loss down for good; test_gan.py sees what is learned")
     prog = assemble(experiment)
     batch = put_batch(prog.mesh, next(host_batches(experiment)))
     state = prog.init()
@@ -155,13 +158,14 @@ def test_accumulation_takes_the_same_number_of_steps(make):
 
 def test_bfloat16_computes_and_keeps_float32(make):
     experiment = make()
-    net = experiment.objective.net.clone(dtype="bfloat16")
-    half = dataclasses.replace(experiment, objective=dataclasses.replace(experiment.objective, net=net))
+    in_half = with_nets(experiment.objective, lambda net: net.clone(dtype="bfloat16"))
+    half = dataclasses.replace(experiment, objective=in_half)
     state, losses = run(assemble(half), None, 0, 5)
     _, full = run(assemble(experiment), None, 0, 5)
     np.testing.assert_allclose(losses, full, rtol=0.1)
     assert losses != full
-    assert {leaf.dtype for _, leaf in tree.leaves(state.nets["net"].params)} == {jnp.dtype("float32")}
+    params = [net.params for net in state.nets.values()]
+    assert {leaf.dtype for _, leaf in tree.leaves(params)} == {jnp.dtype("float32")}
 
 
 def test_previews_are_pictures(make):

@@ -21,6 +21,13 @@ class Transform(Protocol):
     def __call__(self, rng: np.random.Generator, example: Example) -> Example: ...
 
 
+@runtime_checkable
+class Wholesale(Protocol):
+    """A transform that draws nothing, and does to a batch what it does to each example of it."""
+
+    def of_batch(self, batch: Example) -> Example: ...
+
+
 # --- sizes ------------------------------------------------------------------------------------------------------------
 
 
@@ -294,4 +301,8 @@ class Unlabelled:
     """Drop the label: a generator of labelled data learns their classes unless the experiment says that it does not."""
 
     def __call__(self, rng: np.random.Generator, example: Example) -> Example:
-        return {key: value for key, value in example.items() if key != "label"}
+        return self.of_batch(example)
+
+    def of_batch(self, batch: Example) -> Example:
+        """Do the same to a batch."""
+        return {key: value for key, value in batch.items() if key != "label"}

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from jaxgen.data.augment import Transform
-from jaxgen.data.source import Examples, Source
+from jaxgen.data.augment import Transform, Wholesale
+from jaxgen.data.source import Examples, Source, Table
 from jaxgen.typing import IGNORE, Example, UserError
 
 RAGGED = frozenset({"boxes", "labels", "caption"})  # of another length in every example: they do not stack
@@ -93,12 +93,20 @@ class _Train:
         return self._stop
 
     def __getitem__(self, index: int) -> Batch:
-        return _stacked([self._row(index * self._batch_size + i) for i in self._rows])
+        places = [index * self._batch_size + i for i in self._rows]
+        whole = [t for t in self._transforms if isinstance(t, Wholesale)]
+        if isinstance(self._examples, Table) and len(whole) == len(self._transforms):
+            batch = self._examples.take(np.array([self._example(j) for j in places]))
+            return functools.reduce(lambda batch, transform: transform.of_batch(batch), whole, batch)
+        return _stacked([self._row(j) for j in places])
+
+    def _example(self, j: int) -> int:
+        epoch, position = divmod(j, len(self._examples))
+        return int(_permutation(self._seed, epoch, len(self._examples))[position])
 
     def _row(self, j: int) -> Example:
-        epoch, position = divmod(j, len(self._examples))
-        index = _permutation(self._seed, epoch, len(self._examples))[position]
-        return _augmented(self._examples, self._transforms, int(index), np.random.default_rng((self._seed, 1, j)))
+        rng = np.random.default_rng((self._seed, 1, j))
+        return _augmented(self._examples, self._transforms, self._example(j), rng)
 
 
 class _Test:

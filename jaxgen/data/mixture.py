@@ -5,7 +5,7 @@ import dataclasses
 import math
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int32
+from jaxtyping import Float32, Float64, Int, Int32
 
 from jaxgen.data.source import Examples
 from jaxgen.typing import Example, UserError
@@ -103,3 +103,6 @@ class _Points:
 
     def __getitem__(self, index: int) -> Example:
         return {"image": self._points[index], "label": self._labels[index, ...]}
+
+    def take(self, indices: Int[np.ndarray, " n"]) -> Example:
+        return {"image": self._points[indices], "label": self._labels[indices]}

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Integer, UInt8
+from jaxtyping import Bool, Int, Integer, UInt8
 
 from jaxgen.typing import IGNORE, Example, UserError
 
@@ -26,6 +26,15 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Example: ...
+
+
+@runtime_checkable
+class Table(Protocol):
+    """Examples that lie in arrays, so that many are read as quickly as one."""
+
+    def take(self, indices: Int[np.ndarray, " n"]) -> Example:
+        """Return these examples, each array with a first axis of n."""
+        ...
 
 
 @runtime_checkable

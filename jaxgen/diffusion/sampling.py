@@ -2,14 +2,13 @@
 
 import dataclasses
 
-import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from jaxgen.diffusion.grids import Grid, Rho
 from jaxgen.diffusion.guidance import Conditioned, Guidance, Unguided, guide
 from jaxgen.diffusion.path import Path
 from jaxgen.diffusion.solvers import Heun, Solver, Trajectory, sample, start
+from jaxgen.latent import Towards, fold, normal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,17 +43,18 @@ class Sampling:
         null: Float[Array, "b n"] | None = None,
         weak: Conditioned | None = None,
         trace: bool = False,
+        towards: Towards | None = None,
     ) -> tuple[Float[Array, "b *s"], Trajectory | None]:
         """Draw one sample f32[*shape] for each key, and return with `trace` the way there.
 
         `label` are weights over the classes and the null column, which is what `null` weighs alone unless it is given;
         None for a net without labels. `weak` is the worse net of Autoguidance. Sample i depends on keys[i] and its own
         labels only: it begins with normal(fold_in(keys[i], 0)), guidance draws from fold_in(keys[i], 1), and the solver
-        from fold_in(keys[i], 2).
+        from fold_in(keys[i], 2). With `towards` the beginning lies on the arc to that of other keys.
         """
         sigmas = self.grid.sigmas(path)
-        first, labels, later = (jax.vmap(jax.random.fold_in, (0, None))(keys, i) for i in range(3))
-        noise = jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(first)
+        labels, later = fold(keys, 1), fold(keys, 2)
+        noise = normal(keys, 0, shape, towards)
         guided = guide(self.guidance, net, label, labels, null=null, weak=weak)
         x = start(noise, sigmas)
         if trace:

@@ -1,11 +1,19 @@
-"""A small denoiser of points: what a U-Net is to pictures, for densities in a few dimensions."""
+"""Small nets of points: what U-Nets, generators and discriminators are to pictures, for a few dimensions."""
+
+import functools
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.models.dit import Condition
+from jaxgen.nn.label import check_label
 from jaxgen.typing import Precision
+
+_leaky = functools.partial(nn.leaky_relu, negative_slope=0.2)
+# He's rule for a leaky ReLU of slope 0.2 (arXiv:1502.01852, equation 15): activations keep their size in any depth.
+_he = nn.initializers.variance_scaling(2 / (1 + 0.2**2), "fan_in", "normal")
+_lecun = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 
 class MlpDenoiser(nn.Module):
@@ -38,3 +46,74 @@ class MlpDenoiser(nn.Module):
             hidden = nn.Dense(self.width, dtype=self.dtype, name=f"layer{i}")(y)
             y = y + nn.Dense(self.width, dtype=self.dtype, name=f"back{i}")(nn.silu(hidden * (1 + scale) + shift))
         return nn.Dense(x.shape[1], kernel_init=nn.initializers.zeros, name="out")(nn.silu(y).astype(jnp.float32))
+
+
+class MlpGenerator(nn.Module):
+    """Leaky ReLU layers that map z f32[b latent], standard normal, to points f32[b channels] of order one.
+
+    `truncation` scales z; `noise` is not looked at. Raises UserError unless the label fits `classes`.
+    """
+
+    latent: int = 2
+    """Numbers in z."""
+    classes: int = 0
+    """Classes that the label's ids tell apart; 0 for a net that takes no label."""
+    channels: int = 2
+    """Numbers in a point."""
+    width: int = 256
+    depth: int = 2
+    """Hidden layers."""
+    dtype: Precision = "float32"
+    """Type that the layers compute in; parameters, embeddings and the output are float32."""
+
+    @nn.compact
+    def __call__(
+        self,
+        z: Float[Array, "b z"],
+        label: Int[Array, " b"] | None,
+        noise: Key[Array, " b"],
+        *,
+        train: bool,
+        truncation: float = 1.0,
+    ) -> Float[Array, "b c"]:
+        del noise, train  # z is all that is random here, in training too
+        check_label(label, self.classes)
+        y = nn.Dense(self.width, kernel_init=_he, dtype=self.dtype, name="layer0")(z * truncation)
+        if label is not None:
+            # A vector for each class, added here: the same as one concatenated to z, without a second matrix.
+            y = y + nn.Embed(self.classes, self.width, embedding_init=nn.initializers.normal(1.0), name="label")(label)
+        for i in range(1, self.depth):
+            y = nn.Dense(self.width, kernel_init=_he, dtype=self.dtype, name=f"layer{i}")(_leaky(y))
+        return nn.Dense(self.channels, kernel_init=_lecun, name="out")(_leaky(y).astype(jnp.float32))
+
+
+class MlpDiscriminator(nn.Module):
+    """Leaky ReLU layers that map points f32[b *s] to logits f32[b], higher where more real.
+
+    The class enters by projection: its vector times the last layer, added to the logit (arXiv:1802.05637, equation 3).
+    No layer mixes examples. Raises UserError unless the label fits `classes`.
+    """
+
+    classes: int = 0
+    """Classes that the label's ids tell apart; 0 for a net that takes no label."""
+    width: int = 256
+    depth: int = 2
+    """Hidden layers."""
+    dtype: Precision = "float32"
+    """Type that the layers compute in; parameters, embeddings and the output are float32."""
+
+    @nn.compact
+    def __call__(
+        self, image: Float[Array, "b *s"], label: Int[Array, " b"] | None, *, train: bool
+    ) -> Float[Array, " b"]:
+        del train  # nothing here differs
+        check_label(label, self.classes)
+        y = image.reshape(len(image), -1)
+        for i in range(self.depth):
+            y = _leaky(nn.Dense(self.width, kernel_init=_he, dtype=self.dtype, name=f"layer{i}")(y))
+        y = y.astype(jnp.float32)
+        logit = nn.Dense(1, kernel_init=_lecun, name="out")(y)[:, 0]
+        if label is not None:
+            start = nn.initializers.normal(self.width**-0.5)
+            logit = logit + (nn.Embed(self.classes, self.width, embedding_init=start, name="label")(label) * y).sum(1)
+        return logit

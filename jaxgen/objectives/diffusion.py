@@ -24,10 +24,11 @@ from jaxgen.diffusion.predictions import Prediction
 from jaxgen.diffusion.sampling import Sampling
 from jaxgen.diffusion.solvers import Trajectory
 from jaxgen.diffusion.weighting import Plain, Weighting
+from jaxgen.latent import Towards
 from jaxgen.metrics import Mean
 from jaxgen.nn.conditioning import one_hot
 from jaxgen.objective import Curves, Horizon, Metrics, Panels, Picture, Scalars
-from jaxgen.objectives import single
+from jaxgen.objectives import shown, single
 from jaxgen.optim import Optimizer
 from jaxgen.pixels import grey_to_rgb, scatter, to_float
 from jaxgen.state import State, create
@@ -98,19 +99,7 @@ class Diffusion:
     def check(self, spec: Spec, classes: tuple[str, ...]) -> None:
         """Raise UserError where data, net, path, prediction, guidance and solver do not fit each other."""
         single.check_division(spec, self.microbatches)
-        if self.classes and "label" not in spec:
-            raise UserError(
-                f"the net has {self.classes} classes, but the data has no labels; set --objective.net.classes 0"
-            )
-        if "label" in spec and not self.classes:
-            raise UserError(
-                "the data has labels, but the net is unconditional: add Unlabelled() to the transforms of both "
-                f"pipelines, or set --objective.net.classes {len(classes)}"
-            )
-        if self.classes not in (0, len(classes)):
-            raise UserError(
-                f"the net has {self.classes} classes, but the data has {len(classes)}: {', '.join(classes[:4])}…"
-            )
+        single.check_labels("net", self.classes, spec, classes)
         if self.label_dropout and not self.classes:
             raise UserError("--objective.label-dropout needs a net with classes; set it to 0")
         self.prediction.check(self.path)
@@ -177,9 +166,10 @@ class Diffusion:
         keys: Key[Array, " b"],
         label: Int[Array, " b"] | None,
         weak: State | None,
+        towards: Towards | None = None,
     ) -> Float[Array, "b *s"]:
-        """Make one sample of the given shape from each key."""
-        return self._draw(state, shape, keys, label, weak, trace=False)[0]
+        """Make one sample of the given shape from each key, or what lies towards those of other keys."""
+        return self._draw(state, shape, keys, label, weak, trace=False, towards=towards)[0]
 
     def log_likelihood(
         self,
@@ -212,7 +202,7 @@ class Diffusion:
         grid = self.sampling.grid.sigmas(self.path)
         reverse = [_scaled(steps.x[i], float(grid[i])) for i in self._places()]
         return {
-            "samples": _grid(samples, self.side),
+            "samples": shown.grid(samples, self.side),
             "forward": _strip(forward),
             "reverse": _strip(reverse),
             "error": Curves(
@@ -258,6 +248,7 @@ class Diffusion:
         weak: State | None,
         *,
         trace: bool,
+        towards: Towards | None = None,
     ) -> tuple[Float[Array, "b *s"], Trajectory | None]:
         """Let the solver follow the state's net from noise to data; see `Sampling.run`."""
 
@@ -272,6 +263,7 @@ class Diffusion:
             label=None if label is None else one_hot(label, self.classes),
             weak=None if weak is None else conditioned(weak),
             trace=trace,
+            towards=towards,
         )
 
     def _noised(self, x0: Float[Array, "b *s"], sigma: float, key: PRNGKeyArray) -> Float[Array, "b *s"]:
@@ -293,14 +285,6 @@ class Diffusion:
 def _scaled(x: Array, sigma: float) -> Array:
     """Give x = x0 + sigma·eps, or eps at inf, the size of a picture; noise alone is shown at half its strength."""
     return x / 2 if np.isinf(sigma) else x / np.float32(np.sqrt(1.0 + 4.0 * sigma**2))
-
-
-def _grid(x: Float[Array, "n *s"], columns: int) -> Panels:
-    """Lay pictures out in rows; of points, one picture of where they lie."""
-    if x.ndim == 2:
-        return Panels(images=scatter(x)[None, None])
-    rows = grey_to_rgb(jnp.clip(x, -1.0, 1.0))
-    return Panels(images=rows.reshape(-1, columns, *rows.shape[1:]))
 
 
 def _strip(levels: Sequence[Float[Array, "b *s"]]) -> Panels:

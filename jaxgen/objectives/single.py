@@ -41,6 +41,20 @@ def check_division(spec: Spec, microbatches: int) -> None:
         check_batch(images.sharding.mesh, images.shape[0], microbatches)
 
 
+def check_labels(name: str, own: int, spec: Spec, classes: tuple[str, ...]) -> None:
+    """Raise UserError unless a net with `own` classes, the objective's field `name`, and the data agree on labels."""
+    field = f"--objective.{name}.classes"
+    if own and "label" not in spec:
+        raise UserError(f"the {name} has {own} classes, but the data has no labels; set {field} 0")
+    if "label" in spec and not own:
+        raise UserError(
+            f"the data has labels, but the {name} is unconditional: add Unlabelled() to the transforms of both "
+            f"pipelines, or set {field} {len(classes)}"
+        )
+    if own not in (0, len(classes)):
+        raise UserError(f"the {name} has {own} classes, but the data has {len(classes)}: {', '.join(classes[:4])}…")
+
+
 def check(net: nn.Module, spec: Spec, classes: tuple[str, ...], microbatches: int) -> None:
     """Raise UserError unless the net has one output for each class, or a single one for two, and the batch divides."""
     check_division(spec, microbatches)
@@ -86,7 +100,11 @@ def train(net: nn.Module, params: Tree, stats: Tree, key: PRNGKeyArray, *inputs:
     A net adds an auxiliary output by `self.sow("aux", name, value)`.
     """
     output, moved = net.apply(
-        {"params": params, **stats}, *inputs, train=True, rngs={"dropout": key}, mutable=[*stats, "aux"]
+        {"params": params, **stats},
+        *inputs,
+        train=True,
+        rngs={"dropout": key, "mixing": jax.random.fold_in(key, 1)},
+        mutable=[*stats, "aux"],
     )
     new_stats = {name: moved[name] for name in stats}
     return output, jax.tree.leaves(moved.get("aux", {})), new_stats

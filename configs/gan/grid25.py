@@ -1,0 +1,44 @@
+"""R3GAN's losses in the plane: 25 Gaussians, every one of which a generator has to find, and to fill.
+
+unverified
+"""
+
+from jaxgen.adversarial.penalties import R1, R2
+from jaxgen.average import HalfLife
+from jaxgen.data.augment import Unlabelled
+from jaxgen.data.batches import Pipeline
+from jaxgen.data.mixture import GridOfGaussians, Mixture
+from jaxgen.experiment import Experiment
+from jaxgen.measures.modes import Modes
+from jaxgen.models.mlp import MlpDiscriminator, MlpGenerator
+from jaxgen.objectives.gan import Gan
+from jaxgen.optim import Adam, CosineRamp, Optimizer
+
+
+def config() -> Experiment:
+    return plane(GridOfGaussians(), GridOfGaussians(seed=1, size=2500))
+
+
+def plane(train: Mixture, test: Mixture) -> Experiment:
+    optimizer = Optimizer(rate=CosineRamp(first=1e-3, last=1e-5), method=Adam(b1=0.0, b2=0.99))
+    gamma = CosineRamp(first=1.0, last=1e-3)
+    return Experiment(
+        objective=Gan(
+            generator=MlpGenerator(depth=3),
+            discriminator=MlpDiscriminator(depth=3),
+            generator_optimizer=optimizer,
+            discriminator_optimizer=optimizer,
+            penalties=(R1(gamma=gamma), R2(gamma=gamma)),
+            averages=(HalfLife(steps=500.0),),
+            side=50,
+        ),
+        train=Pipeline(source=train, transforms=(Unlabelled(),)),
+        test=Pipeline(source=test, transforms=(Unlabelled(),)),
+        measures=(Modes(source=train),),
+        steps=20_000,
+        batch_size=512,
+        test_batch_size=2500,
+        log_every=500,
+        preview_every=5000,
+        checkpoint_every=5000,
+    )

@@ -1,0 +1,12 @@
+"""Eight narrow Gaussians on a circle: the classic trap for generators that collapse.
+
+unverified
+"""
+
+from configs.gan.grid25 import plane
+from jaxgen.data.mixture import Ring
+from jaxgen.experiment import Experiment
+
+
+def config() -> Experiment:
+    return plane(Ring(), Ring(seed=1, size=2500))
