@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import jax
@@ -83,21 +84,23 @@ class Ada(Gated):
 
     def draw(self, key: PRNGKeyArray, n: int, height: int, width: int, p: Float[Array, ""]) -> Draws:
         """Draw what happens to n pictures of this size."""
-        keys = iter(jax.random.split(key, 28))
+        k_on, k_uniform, k_normal = jax.random.split(key, 3)
+        on = iter(jax.random.uniform(k_on, (14, n)))
+        evens = iter(jax.random.uniform(k_uniform, (10, n)))  # few large draws compile faster than many small ones
+        normals = iter(jax.random.normal(k_normal, (7, n)))
         sides = jnp.array([[width, height]], jnp.float32)
 
         def gated(chance: Float[Array, ""], value: Array, neutral: float) -> Array:
-            on = jax.random.uniform(next(keys), (n,)) < chance
-            return jnp.where(on.reshape(n, *(1,) * (value.ndim - 1)), value, neutral)
+            return jnp.where((next(on) < chance).reshape(n, *(1,) * (value.ndim - 1)), value, neutral)
 
-        def below(end: int) -> Array:
-            return jax.random.randint(next(keys), (n,), 0, end).astype(jnp.float32)
+        def below(end: int) -> Float[Array, " b"]:
+            return jnp.floor(end * next(evens))
 
-        def uniform(reach: float, *more: int) -> Array:
-            return jax.random.uniform(next(keys), (n, *more), minval=-reach, maxval=reach)
+        def angle() -> Float[Array, " b"]:
+            return math.pi * (2.0 * next(evens) - 1.0)
 
-        def normal(deviation: float, *more: int) -> Array:
-            return deviation * jax.random.normal(next(keys), (n, *more))
+        def pair(of: Iterator[Array]) -> Float[Array, "b 2"]:
+            return jnp.stack([next(of), next(of)], axis=1)
 
         # One rotation or the other, or both, with probability rotate * p.
         either = 1.0 - jnp.sqrt(jnp.clip(1.0 - self.rotate * p, 0.0, 1.0))
@@ -105,18 +108,18 @@ class Ada(Gated):
         return Draws(
             xflip=gated(self.xflip * p, below(2), 0.0),
             rotate90=gated(self.rotate90 * p, below(4), 0.0),
-            xint=gated(self.xint * p, jnp.round(uniform(0.125, 2) * sides), 0.0),
-            scale=gated(self.scale * p, jnp.exp2(normal(0.2)), 1.0),
-            rotate=gated(either, uniform(math.pi), 0.0),
-            aniso=gated(self.aniso * p, jnp.exp2(normal(0.2)), 1.0),
-            rotate_after=gated(either, uniform(math.pi), 0.0),
-            xfrac=gated(self.xfrac * p, normal(0.125, 2) * sides, 0.0),
-            brightness=gated(self.brightness * p, normal(0.2), 0.0),
-            contrast=gated(self.contrast * p, jnp.exp2(normal(0.5)), 1.0),
+            xint=gated(self.xint * p, jnp.round(0.125 * (2.0 * pair(evens) - 1.0) * sides), 0.0),
+            scale=gated(self.scale * p, jnp.exp2(0.2 * next(normals)), 1.0),
+            rotate=gated(either, angle(), 0.0),
+            aniso=gated(self.aniso * p, jnp.exp2(0.2 * next(normals)), 1.0),
+            rotate_after=gated(either, angle(), 0.0),
+            xfrac=gated(self.xfrac * p, 0.125 * pair(normals) * sides, 0.0),
+            brightness=gated(self.brightness * p, 0.2 * next(normals), 0.0),
+            contrast=gated(self.contrast * p, jnp.exp2(0.5 * next(normals)), 1.0),
             lumaflip=gated(self.lumaflip * p, below(2), 0.0),
-            hue=gated(self.hue * p, uniform(math.pi), 0.0),
-            saturation=gated(self.saturation * p, jnp.exp2(normal(1.0)), 1.0),
-            cutout=jnp.concatenate([0.5 + uniform(0.5, 2), side], axis=1),
+            hue=gated(self.hue * p, angle(), 0.0),
+            saturation=gated(self.saturation * p, jnp.exp2(next(normals)), 1.0),
+            cutout=jnp.concatenate([pair(evens), side], axis=1),
         )
 
     def apply(self, images: Float[Array, "b h w c"], draws: Draws) -> Float[Array, "b h w c"]:

@@ -43,25 +43,19 @@ class DiffAugment(Gated):
 
     def draw(self, key: PRNGKeyArray, n: int, height: int, width: int, p: Float[Array, ""]) -> Draws:
         """Draw what happens to n pictures of this size, each operation with probability p."""
-        keys = iter(jax.random.split(key, 10))
-
-        def gated(value: Array, neutral: float | int) -> Array:
-            on = jax.random.uniform(next(keys), (n,)) < p
-            return jnp.where(on.reshape(n, *(1,) * (value.ndim - 1)), value, neutral)
-
-        def around(middle: float, strength: float) -> Array:
-            drawn = jax.random.uniform(next(keys), (n,), minval=-1.0, maxval=1.0)
-            return gated(middle + strength * drawn, middle)
-
-        brightness = around(0.0, self.brightness)
-        saturation = around(1.0, self.saturation)
-        contrast = around(1.0, self.contrast)
+        k_on, k_colour, k_shift, k_hole = jax.random.split(key, 4)
+        on = iter(jax.random.uniform(k_on, (5, n)) < p)
+        colour = iter(jax.random.uniform(k_colour, (3, n), minval=-1.0, maxval=1.0))
+        brightness = jnp.where(next(on), self.brightness * next(colour), 0.0)
+        saturation = jnp.where(next(on), 1.0 + self.saturation * next(colour), 1.0)
+        contrast = jnp.where(next(on), 1.0 + self.contrast * next(colour), 1.0)
         reach = jnp.array(_pixels(self.translation, height, width))[None]
-        shift = gated(jax.random.randint(next(keys), (n, 2), -reach, reach + 1), 0)
+        shift = jnp.where(next(on)[:, None], jax.random.randint(k_shift, (n, 2), -reach, reach + 1), 0)
         # The hole's middle lies anywhere in the picture, its edges too; so it may hang over.
-        hole, sides = jnp.array(_pixels(self.cutout, height, width))[None], jnp.array([[height, width]])
-        first = jax.random.randint(next(keys), (n, 2), 0, sides + 1 - hole % 2) - hole // 2
-        return Draws(brightness, saturation, contrast, shift, gated(first, max(height, width)))
+        size, sides = jnp.array(_pixels(self.cutout, height, width))[None], jnp.array([[height, width]])
+        first = jax.random.randint(k_hole, (n, 2), 0, sides + 1 - size % 2) - size // 2
+        hole = jnp.where(next(on)[:, None], first, max(height, width))  # beyond the picture
+        return Draws(brightness, saturation, contrast, shift, hole)
 
     def apply(self, images: Float[Array, "b h w c"], draws: Draws) -> Float[Array, "b h w c"]:
         """Do to each picture what was drawn for it."""

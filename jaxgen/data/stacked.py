@@ -61,3 +61,7 @@ class _Stacked:
 
     def __getitem__(self, index: int) -> Example:
         return {"image": self._digits.take(self._chosen[index], axis=2), "label": self._labels[index, ...]}
+
+    def take(self, indices: Int[np.ndarray, " n"]) -> Example:
+        pictures = np.moveaxis(self._digits[..., self._chosen[indices]], 2, 0)
+        return {"image": np.ascontiguousarray(pictures), "label": self._labels[indices]}

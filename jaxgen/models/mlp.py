@@ -1,6 +1,7 @@
 """Small nets of points: what U-Nets, generators and discriminators are to pictures, for a few dimensions."""
 
 import functools
+import math
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -49,7 +50,7 @@ class MlpDenoiser(nn.Module):
 
 
 class MlpGenerator(nn.Module):
-    """Leaky ReLU layers that map z f32[b latent], standard normal, to points f32[b channels] of order one.
+    """Leaky ReLU layers that map z f32[b latent], standard normal, to points, or pictures, f32[b *shape] of order one.
 
     `truncation` scales z; `noise` is not looked at. Raises UserError unless the label fits `classes`.
     """
@@ -58,8 +59,8 @@ class MlpGenerator(nn.Module):
     """Numbers in z."""
     classes: int = 0
     """Classes that the label's ids tell apart; 0 for a net that takes no label."""
-    channels: int = 2
-    """Numbers in a point."""
+    shape: tuple[int, ...] = (2,)
+    """Of one example: (2,) for points in the plane, (8, 8, 3) for pictures."""
     width: int = 256
     depth: int = 2
     """Hidden layers."""
@@ -75,7 +76,7 @@ class MlpGenerator(nn.Module):
         *,
         train: bool,
         truncation: float = 1.0,
-    ) -> Float[Array, "b c"]:
+    ) -> Float[Array, "b *s"]:
         del noise, train  # z is all that is random here, in training too
         check_label(label, self.classes)
         y = nn.Dense(self.width, kernel_init=_he, dtype=self.dtype, name="layer0")(z * truncation)
@@ -84,7 +85,8 @@ class MlpGenerator(nn.Module):
             y = y + nn.Embed(self.classes, self.width, embedding_init=nn.initializers.normal(1.0), name="label")(label)
         for i in range(1, self.depth):
             y = nn.Dense(self.width, kernel_init=_he, dtype=self.dtype, name=f"layer{i}")(_leaky(y))
-        return nn.Dense(self.channels, kernel_init=_lecun, name="out")(_leaky(y).astype(jnp.float32))
+        y = nn.Dense(math.prod(self.shape), kernel_init=_lecun, name="out")(_leaky(y).astype(jnp.float32))
+        return y.reshape(-1, *self.shape)
 
 
 class MlpDiscriminator(nn.Module):

@@ -3,7 +3,7 @@
 A sample's kernel is kernel[..., i, o]·style[i]·gain[o]. Scaling it, and scaling what goes into and comes out of a
 shared kernel, are the same thing. Nets here do the latter: the kernel stays one, a batch split over devices stays
 split, and XLA merges the scaling with what stands beside it. The former keeps b kernels in memory and needs a grouped
-convolution, which can be worth it only for few samples at a time.
+convolution, which XLA on the CPU runs many times slower; on a GPU it can be worth it for few samples at a time.
 """
 
 import jax

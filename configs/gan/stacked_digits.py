@@ -1,0 +1,39 @@
+"""A thousand modes: three digits in three channels, each triple as likely as the other, by R3GAN's losses.
+
+unverified
+"""
+
+from jaxgen.adversarial.penalties import R1, R2
+from jaxgen.average import HalfLife
+from jaxgen.data.augment import Unlabelled
+from jaxgen.data.batches import Pipeline
+from jaxgen.data.stacked import StackedDigits
+from jaxgen.experiment import Experiment
+from jaxgen.measures.triples import Triples
+from jaxgen.models.mlp import MlpDiscriminator, MlpGenerator
+from jaxgen.objectives.gan import Gan
+from jaxgen.optim import CosineRamp, Optimizer, RampedAdam
+
+
+def config() -> Experiment:
+    optimizer = Optimizer(rate=CosineRamp(first=1e-3, last=5e-5), method=RampedAdam())
+    gamma = CosineRamp(first=1.0, last=0.1)
+    return Experiment(
+        objective=Gan(
+            generator=MlpGenerator(latent=64, shape=(8, 8, 3), width=512, depth=3),
+            discriminator=MlpDiscriminator(width=512, depth=3),
+            generator_optimizer=optimizer,
+            discriminator_optimizer=optimizer,
+            penalties=(R1(gamma=gamma), R2(gamma=gamma)),
+            averages=(HalfLife(steps=500.0),),
+        ),
+        train=Pipeline(source=StackedDigits(), transforms=(Unlabelled(),)),
+        test=Pipeline(source=StackedDigits(split="test", size=2600), transforms=(Unlabelled(),)),
+        measures=(Triples(),),
+        steps=8000,
+        batch_size=512,
+        test_batch_size=2600,
+        log_every=250,
+        preview_every=2000,
+        checkpoint_every=2000,
+    )

@@ -1,0 +1,591 @@
+"""GANs as an objective: what each side sees and learns, what is remembered, and what samples depend on."""
+
+import dataclasses
+import functools
+import json
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+from processes import call
+from small import gan
+
+from jaxgen import fidelity, tree
+from jaxgen.adversarial import watch
+from jaxgen.adversarial.augmentation import Adaptive, Gated
+from jaxgen.adversarial.diffaugment import DiffAugment
+from jaxgen.adversarial.losses import (
+    AdversarialLoss,
+    NonSaturating,
+    RelativisticAverage,
+    RelativisticPairing,
+    Wasserstein,
+)
+from jaxgen.adversarial.path_length import PathLength
+from jaxgen.adversarial.penalties import R1, R2, GradientPenalty
+from jaxgen.average import HalfLife
+from jaxgen.checkpoint import Checkpoints
+from jaxgen.data import batches
+from jaxgen.data.mixture import Ring
+from jaxgen.models.dcgan import BatchNorm, DcganDiscriminator, DcganGenerator
+from jaxgen.models.mlp import MlpDiscriminator, MlpGenerator
+from jaxgen.models.stylegan2_discriminator import StyleGan2Discriminator
+from jaxgen.objectives import players
+from jaxgen.objectives.gan import COLUMNS, ROWS, Gan
+from jaxgen.optim import Adam, Constant, CosineRamp, Momentum, Optimizer
+from jaxgen.parallel.mesh import MeshShape, put_batch
+from jaxgen.program import program
+from jaxgen.sample import drawer
+from jaxgen.state import State
+from jaxgen.typing import UserError
+
+# Programs that run a few times only: on a CPU, optimizing them takes longer than running them.
+quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def sgd(rate: float) -> Optimizer:
+    return Optimizer(rate=Constant(rate=rate), method=Momentum(momentum=0.0))
+
+
+# --- nets whose every step is known -----------------------------------------------------------------------------------
+
+
+def count(net: nn.Module, train: bool) -> None:
+    """Count the calls in training, as batch norm moves its statistics."""
+    calls = net.variable("moving", "calls", jnp.zeros, ())
+    if train and not net.is_initializing():
+        calls.value += 1
+
+
+class Point(nn.Module):
+    """The generator of the Dirac-GAN: theta, whatever z is."""
+
+    theta: float = 1.0
+    latent: int = 1
+    classes: int = 0
+
+    @nn.compact
+    def __call__(self, z, label, noise, *, train, truncation=1.0):
+        count(self, train)
+        return jnp.broadcast_to(self.param("theta", lambda _: jnp.float32(self.theta)), (len(z), 1))
+
+
+class Line(nn.Module):
+    """Its discriminator: psi x + bias."""
+
+    psi: float = 0.5
+    bias: float = 0.0
+    classes: int = 0
+
+    @nn.compact
+    def __call__(self, image, label, *, train):
+        count(self, train)
+        return self.param("psi", lambda _: jnp.float32(self.psi)) * image[:, 0] + self.bias
+
+
+REAL, RATE, STEPS = 0.25, 0.3, 5
+
+
+def dirac(**fields: Any) -> Gan:
+    nets = {"generator": Point(), "discriminator": Line(), "penalties": ()}
+    rates = {"generator_optimizer": sgd(RATE / 2), "discriminator_optimizer": sgd(RATE)}
+    return Gan(**{**nets, **rates, "steps": STEPS, **fields})
+
+
+def played(objective: Gan, steps: int, batch: dict[str, jax.Array]) -> State:
+    spec = jax.eval_shape(lambda: batch)
+    objective.check(spec, ())
+    state = objective.init(jax.random.key(0), spec)
+    step = quick(objective.step)
+    for i in range(steps):
+        state, _ = step(state, batch, jax.random.key(i))
+    return state
+
+
+def by_hand(loss: AdversarialLoss, turns: int, damping: list[float]) -> tuple[float, float, float]:
+    """Return psi, theta and the average of theta after a few steps; each player has seen the other's newest move."""
+
+    def of(side: str, psi: jax.Array, theta: jax.Array) -> jax.Array:
+        return getattr(loss, side)(jnp.full(2, psi * REAL), jnp.full(2, psi * theta)).mean()
+
+    slope_psi = jax.jit(jax.grad(functools.partial(of, "discriminator")))
+    slope_theta = jax.jit(jax.grad(functools.partial(of, "generator"), 1))
+    psi, theta, ema = 0.5, 1.0, 1.0
+    for gamma in damping:
+        for _ in range(turns):
+            psi -= RATE * (float(slope_psi(psi, theta)) + gamma * psi)
+        theta -= RATE / 2 * float(slope_theta(psi, theta))
+        ema = theta + 0.5 ** (1 / 3) * (ema - theta)
+    return psi, theta, ema
+
+
+@pytest.mark.parametrize(
+    ("fields", "turns", "damping"),
+    [
+        # R1 and R2 add up; a lazy penalty comes each third step, three times as strong.
+        ({"penalties": (R1(gamma=Constant(rate=0.2)), R2(gamma=Constant(rate=0.4), every=3))}, 1, [1.4, 0.2, 0.2, 1.4]),
+        ({"loss": Wasserstein(), "discriminator_steps": 3, "penalties": (R1(gamma=Constant(rate=1.0)),)}, 3, [1.0] * 4),
+        ({"loss": NonSaturating(), "microbatches": 2}, 1, [0.0] * 4),
+    ],
+    ids=["pairs, lazily penalised", "three turns of D", "microbatches"],
+)
+def test_the_dirac_gan_moves_as_by_hand(fields, turns, damping):
+    objective = dirac(averages=(HalfLife(steps=3.0, ramp=0.0),), **fields)
+    state = played(objective, len(damping), {"image": jnp.full((6 * 2, 1), REAL)})
+    psi, theta, ema = by_hand(objective.loss, turns, damping)
+    generator, discriminator = state.nets["generator"], state.nets["discriminator"]
+    np.testing.assert_allclose(discriminator.params["psi"], psi, rtol=1e-5)
+    np.testing.assert_allclose(generator.params["theta"], theta, rtol=1e-5)
+    np.testing.assert_allclose(generator.ema[0]["theta"], ema, rtol=1e-5)
+    # What moves in a net's stats moves in its own turn only: of G once, of D for real and for fake pictures.
+    n = len(damping) * objective.microbatches
+    assert float(generator.stats["moving"]["calls"]) == n
+    assert float(discriminator.stats["moving"]["calls"]) == 2 * turns * n
+
+
+@pytest.mark.parametrize("period", [1, 4])
+def test_a_lazy_term_is_as_strong_in_the_mean_over_steps(period):
+    of = jax.jit(jax.vmap(jax.value_and_grad(lambda w, step: players.lazily(lambda: w**2, step, period)), (None, 0)))
+    value, slope = of(3.0, jnp.arange(8))
+    due = np.arange(8) % period == 0
+    np.testing.assert_allclose(value, np.where(due, 9.0 * period, 0.0))
+    np.testing.assert_allclose(slope, np.where(due, 6.0 * period, 0.0))
+
+
+# --- who sees what ----------------------------------------------------------------------------------------------------
+
+HEARD: list[tuple[str, np.ndarray, np.ndarray]] = []
+
+
+def hear(side: str, real: jax.Array, fake: jax.Array) -> None:
+    jax.debug.callback(lambda real, fake: HEARD.append((side, real, fake)), real, fake)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeardPairs(RelativisticPairing):
+    """RpGAN, whose outputs can be read afterwards."""
+
+    def discriminator(self, real, fake):
+        hear("discriminator", real, fake)
+        return super().discriminator(real, fake)
+
+    def generator(self, real, fake):
+        hear("generator", real, fake)
+        return super().generator(real, fake)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeardWasserstein(Wasserstein):
+    """The same of a loss whose generator looks at no real pictures."""
+
+    def discriminator(self, real, fake):
+        hear("discriminator", real, fake)
+        return super().discriminator(real, fake)
+
+    def generator(self, real, fake):
+        hear("generator", real, fake)
+        return super().generator(real, fake)
+
+
+class Labeller(nn.Module):
+    """A generator whose example is its label."""
+
+    latent: int = 1
+    classes: int = 4
+
+    @nn.compact
+    def __call__(self, z, label, noise, *, train, truncation=1.0):
+        return self.param("one", lambda _: jnp.ones(())) * label.astype(jnp.float32)[:, None]
+
+
+class Reader(nn.Module):
+    """A discriminator that says what it saw, and 100 times the label that it was told with it."""
+
+    classes: int = 4
+
+    @nn.compact
+    def __call__(self, image, label, *, train):
+        return self.param("one", lambda _: jnp.ones(())) * image[:, 0] + 100.0 * label
+
+
+@pytest.mark.parametrize(("loss", "turns", "parts"), [(HeardPairs(), 1, 2), (HeardWasserstein(), 3, 3)])
+def test_each_turn_has_rows_of_its_own_and_pairs_share_their_label(loss, turns, parts):
+    objective = dirac(
+        generator=Labeller(), discriminator=Reader(), loss=loss, discriminator_steps=turns,
+        generator_optimizer=sgd(0.0), discriminator_optimizer=sgd(0.0),
+    )  # fmt: skip
+    assert objective.parts == parts
+    label = np.array([3, 1, 2, 0, 0, 2, 1, 3, 2, 1, 0, 3])
+    batch = {"image": jnp.arange(12.0)[:, None] + 10, "label": jnp.array(label)}
+    state = objective.init(jax.random.key(0), jax.eval_shape(lambda: batch))
+    HEARD.clear()
+    jax.block_until_ready(quick(objective.step)(state, batch, jax.random.key(0)))
+    jax.effects_barrier()
+    by_d, by_g = ([heard[1:] for heard in HEARD if heard[0] == side] for side in ("discriminator", "generator"))
+    # Each the rows j, j + parts, …: the places of D's turns, and of G's if its loss looks at real pictures.
+    places = [np.round(real % 100 - 10).astype(int) for real, _ in by_d]
+    assert sorted(map(list, places)) == [list(range(j, 12, parts)) for j in range(turns)]
+    assert len(by_g) == 1
+    if objective.loss.paired():
+        places.append(np.round(by_g[0][0] % 100 - 10).astype(int))
+        assert list(places[-1]) == list(range(1, 12, 2))
+        by_d = by_d + by_g
+    for where, (real, fake) in zip(places, by_d, strict=True):
+        np.testing.assert_array_equal(real, where + 10 + 100 * label[where])
+        np.testing.assert_array_equal(fake, 101 * label[where])  # made of the label, and judged with it
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Untouched(Gated):
+    """An augmentation that adapts and does nothing."""
+
+    def __call__(self, images, key, p):
+        return images
+
+    def check(self, shape):
+        pass
+
+
+@pytest.mark.parametrize(("loss", "sure"), [(RelativisticPairing(), 1.0), (NonSaturating(), 0.0)])
+def test_augmentation_adapts_to_the_sign_that_the_loss_gives_a_meaning(loss, sure):
+    # Real pictures get -9, fakes -10: of a pair, D is sure which is real; of a picture by itself, it is not.
+    objective = dirac(
+        loss=loss, generator=Point(theta=0.0), discriminator=Line(psi=1.0, bias=-10.0),
+        augmentation=Untouched(p=Adaptive(images=40.0, every=1)),
+    )  # fmt: skip
+    state = played(objective, 2, {"image": jnp.ones((8, 1))})
+    rows = 8 // objective.parts
+    np.testing.assert_allclose(state.extra["augmentation"]["p"], sure * 2 * rows / 40, rtol=1e-6)
+
+
+# --- a small one, after a few steps -----------------------------------------------------------------------------------
+
+SHAPE, NAMES = (8, 8, 1), ("class 0", "class 1", "class 2")
+OBJECTIVE = dataclasses.replace(gan().objective, steps=12)
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[Any, State]:
+    """The shapes of a state, and the state after four steps, on the host."""
+    experiment = gan()
+    examples, transforms = experiment.train.source.open(), experiment.train.transforms
+    prog = program(experiment, MeshShape().build(jax.devices()[:1]), batches.element(examples, transforms))
+    with jax.set_mesh(prog.mesh):
+        state = prog.init()
+        for batch in batches.train_batches(examples, transforms, seed=0, batch_size=16, start=0, stop=4):
+            state, _ = prog.step(state, put_batch(prog.mesh, batch))
+    return prog.shapes, state
+
+
+def test_what_both_sides_remember_is_kept(trained, tmp_path):
+    shapes, state = trained
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        checkpoints.save(4, state)
+    with Checkpoints(tmp_path / "c") as checkpoints:
+        found = checkpoints.restore(4, shapes)
+    assert tree.digest(found) == tree.digest(state)
+    held = {
+        "p": found.extra["augmentation"]["p"],
+        "lecam": found.extra["penalties"][2]["mass"],
+        "generator": found.nets["generator"].opt,
+        "discriminator": found.nets["discriminator"].opt,
+        "batch norm": found.nets["generator"].stats["batch_stats"],
+        "spectral norm": found.nets["discriminator"].stats["spectral"],
+    }
+    still = [name for name, part in held.items() if not all(np.any(x) for x in jax.tree.leaves(part))]
+    assert still == []
+    assert found.nets["discriminator"].ema == ()
+
+
+def drawn(state, numbers, labels, objective=OBJECTIVE, *, devices=1, batch=8, towards=None):
+    mesh = MeshShape().build(jax.devices()[:devices])
+    with jax.set_mesh(mesh):
+        draw = drawer(objective, mesh, jax.device_get(state), SHAPE, batch)
+        return draw(0, np.array(numbers, np.int32), np.array(labels, np.int32), towards)
+
+
+def test_a_sample_depends_on_its_seed_number_and_label_only(trained):
+    _, state = trained
+    numbers, labels = np.arange(8), np.arange(8) % 3
+    eight = drawn(state, numbers, labels)
+    assert np.abs(eight).max() <= 1
+    assert len(np.unique(eight.round(4).reshape(8, -1), axis=0)) == 8
+    np.testing.assert_allclose(drawn(state, [5], [2]), eight[5:6], atol=1e-5)  # alone
+    np.testing.assert_allclose(drawn(state, numbers, labels, batch=3), eight, atol=1e-5)  # in other company
+    np.testing.assert_allclose(drawn(state, numbers, labels, devices=4), eight, atol=1e-5)
+    np.testing.assert_allclose(drawn(state, numbers[::-1], labels[::-1]), eight[::-1], atol=1e-5)
+    assert np.abs(drawn(state, numbers, (labels + 1) % 3) - eight).max() > 1e-3
+    # Nor on D, or on weights that are no average.
+    other = jax.tree.map(jnp.zeros_like, state.nets["discriminator"])
+    generator = state.nets["generator"].replace(params=state.nets["generator"].ema[0])
+    nets = {"generator": generator, "discriminator": other}
+    np.testing.assert_array_equal(drawn(state.replace(nets=nets), numbers, labels), eight)
+
+
+def test_truncated_to_nothing_all_samples_of_a_class_are_one(trained):
+    _, state = trained
+    objective = dataclasses.replace(OBJECTIVE, truncation=0.0)
+    none = drawn(state, np.arange(8), [0] * 4 + [1] * 4, objective)
+    np.testing.assert_array_equal(none, np.repeat(none[[0, 4]], 4, axis=0))
+    assert np.abs(none[0] - none[4]).max() > 1e-3
+    assert objective.protocol()["truncation"] == 0.0
+
+
+def test_the_way_to_another_sample_begins_and_ends_at_samples(trained):
+    _, state = trained
+    numbers, labels = np.arange(8, dtype=np.int32), np.ones(8, np.int32)
+    plain, others = drawn(state, numbers, labels), (numbers + 1) % 8
+    at = lambda share: drawn(state, numbers, labels, towards=(others, np.full(8, share, np.float32)))  # noqa: E731
+    np.testing.assert_allclose(at(0.0), plain, atol=1e-5)
+    np.testing.assert_allclose(at(1.0), plain[others], atol=1e-5)
+    between = np.abs(at(0.5) - plain).max((1, 2, 3)), np.abs(at(0.5) - plain[others]).max((1, 2, 3))
+    assert np.min(between) > 1e-4
+
+
+def test_previews_go_from_sample_to_sample_and_from_the_mean_to_the_sample(trained):
+    _, state = trained
+    objective, key = dataclasses.replace(OBJECTIVE, side=3), jax.random.key(7)
+    batch = {"image": jax.random.bits(key, (2, *SHAPE), jnp.uint8), "label": jnp.arange(2)}
+    shown = quick(lambda state: objective.preview(state, batch, key))(state)
+    pictures = {name: np.asarray(panels.images) for name, panels in shown.items()}
+    assert all(np.abs(images).max() <= 1 + 1e-6 for images in pictures.values())
+    samples, way, sweep = (pictures[name] for name in ("samples", "interpolation", "truncation"))
+    samples = samples.reshape(9, *samples.shape[2:])[:ROWS]
+    assert way.shape[:2] == sweep.shape[:2] == (ROWS, COLUMNS)
+    np.testing.assert_allclose(way[:, 0], samples, atol=1e-5)
+    np.testing.assert_allclose(sweep[:, -1], samples, atol=1e-5)
+    np.testing.assert_allclose(sweep[0, 0], sweep[3, 0], atol=1e-6)  # of one class, both at the mean
+    assert np.abs(sweep[0, 0] - sweep[1, 0]).max() > 1e-4
+    assert shown["discriminator"].titles == ("real", "generated")
+    assert pictures["discriminator"].shape[:2] == (2, 2)
+
+
+# --- learning ---------------------------------------------------------------------------------------------------------
+
+RING = Ring(modes=4, std=0.1)
+
+
+@pytest.fixture(scope="module")
+def games() -> tuple[Gan, State, np.ndarray, dict[str, np.ndarray]]:
+    """Three games of a second in the plane: a state of each, 1,000 samples, and what each step had to say."""
+    optimizer = Optimizer(rate=CosineRamp(first=3e-3, last=1e-4), method=Adam(b1=0.0, b2=0.99))
+    gamma = Constant(rate=0.3)
+    objective = Gan(
+        generator=MlpGenerator(width=32, depth=2),
+        discriminator=MlpDiscriminator(width=32, depth=2),
+        generator_optimizer=optimizer,
+        discriminator_optimizer=optimizer,
+        penalties=(R1(gamma=gamma), R2(gamma=gamma)),
+        steps=800,
+    )
+    centres = jnp.array(RING.centres(), jnp.float32)
+    spec = {"image": jax.ShapeDtypeStruct((128, 2), jnp.float32)}
+    objective.check(spec, ())
+
+    def play(key):
+        def step(state, key):
+            k_mode, k_noise, k_step = jax.random.split(key, 3)
+            noise = RING.std * jax.random.normal(k_noise, (128, 2))
+            image = centres[jax.random.randint(k_mode, (128,), 0, len(centres))] + noise
+            return objective.step(state, {"image": image}, k_step)
+
+        state, scalars = jax.lax.scan(step, objective.init(key, spec), jax.random.split(key, objective.steps))
+        return state, objective.generate(state, (2,), jax.random.split(key, 1000), None, None), scalars
+
+    state, samples, scalars = quick(jax.vmap(play))(jax.random.split(jax.random.key(0), 3))
+    return objective, state, np.asarray(samples), jax.device_get(scalars)
+
+
+def test_a_generator_finds_all_modes(games):
+    objective, _, samples, scalars = games
+    for i, points in enumerate(samples):
+        found = fidelity.modes(points, RING.centres(), RING.std)
+        assert found.covered == 4
+        assert found.high_quality > 0.6
+        assert found.std_ratio is not None
+        assert 0.6 < found.std_ratio < 1.4
+        assert found.counts.min() > 150  # of 1,000
+        late = {name: float(x[i, -100:].mean()) for name, x in scalars.items()}
+        assert 0.9 < late["spread"] < 1.1
+        assert late["covered"] > 0.25
+        assert late["told_apart"] < 0.7
+        assert objective.warnings(late, 1.0) == {}
+
+
+def test_a_preview_of_points_shows_where_they_lie(games):
+    objective, state, _, _ = games
+    image = jnp.array(np.stack([RING.open()[i]["image"] for i in range(64)]))
+    one = jax.tree.map(lambda x: x[0], state)
+    shown = quick(lambda state: objective.preview(state, {"image": image}, jax.random.key(0)))(one)
+    assert shown.keys() == {"samples"}
+    real, fake, land = np.asarray(shown["samples"].images)[0]
+    assert max(np.abs(picture).max() for picture in (real, fake, land)) <= 1
+    assert real.std() > 0
+    assert fake.std() > 0
+    # The corners are far from all data: D finds them less likely than the whole plane is in the mean.
+    assert land[[0, 0, -1, -1], [0, -1, 0, -1]].mean() < land.mean()
+
+
+def test_a_generator_that_collapses_is_told_of(games):
+    objective, _, samples, _ = games
+    real = jnp.array(np.stack([RING.open()[i]["image"] for i in range(200)]))
+    near = jnp.array(RING.centres(), jnp.float32)[:1] + 1e-3 * jax.random.normal(jax.random.key(0), (200, 2))
+    half = jnp.where((jnp.arange(200) % 2 == 0)[:, None], near, -near)  # two of the modes, and too narrow
+    said = {}
+    for name, fake in (("one", near), ("two", half), ("all", jnp.array(samples[0][:200]))):
+        values = {key: float(x) for key, x in watch.beside(real, fake).items()} | {"told_apart": 0.5}
+        said[name] = set(objective.warnings(values, 0.5))
+        assert objective.warnings(values, 0.05) == {}  # too young
+    assert said == {"one": {"collapse"}, "two": {"coverage"}, "all": set()}
+    assert set(objective.warnings({"spread": 1.0, "covered": 0.5, "told_apart": 0.99}, 0.5)) == {"discriminator"}
+
+
+@pytest.mark.parametrize("shape", [(2,), (16, 12, 3)])
+def test_covered_is_a_half_for_equals_and_nothing_for_strangers(shape):
+    real, fake = jax.random.normal(jax.random.key(0), (2, 1000, *shape))
+    same = watch.beside(real, fake)
+    np.testing.assert_allclose(same["covered"], 0.5, atol=0.06)
+    np.testing.assert_allclose(same["spread"], 1.0, atol=0.06)
+    far = watch.beside(real, fake + 100.0)
+    assert float(far["covered"]) == 0
+    one = watch.beside(real, jnp.broadcast_to(fake[:1], fake.shape))
+    assert float(one["covered"]) < 0.02
+    assert float(one["spread"]) < 1e-4
+
+
+def test_thumbnails_are_means_of_squares():
+    x = jnp.arange(2 * 17 * 32.0).reshape(2, 17, 32, 1)
+    small = watch.thumbnails(x)
+    assert small.shape == (2, 8 * 8)
+    np.testing.assert_allclose(small[0, 0], x[0, :2, :4].mean())
+    np.testing.assert_allclose(small[1, -1], x[1, 14:16, 28:].mean())
+    np.testing.assert_array_equal(watch.thumbnails(x[:, :3, :3]), x[:, :3, :3].reshape(2, 9))  # small enough
+    np.testing.assert_array_equal(watch.thumbnails(x[:, 0, :2, 0]), x[:, 0, :2, 0])  # points
+
+
+# --- devices ----------------------------------------------------------------------------------------------------------
+
+
+def one_step(devices: int) -> dict[str, Any]:
+    """What one step of nets that look at the whole batch gives, on so many devices."""
+    objective = Gan(
+        generator=DcganGenerator(latent=4, channels=1, widths=(8,)),  # batch norm
+        discriminator=StyleGan2Discriminator(base=32, widest=8, group=4),  # minibatch standard deviation
+        generator_optimizer=sgd(0.1),
+        discriminator_optimizer=sgd(0.1),
+        loss=RelativisticAverage(),
+        penalties=(R1(gamma=Constant(rate=1.0)),),
+        augmentation=DiffAugment(),
+        averages=(HalfLife(steps=2.0, ramp=0.0),),
+    )
+    mesh = MeshShape().build(jax.devices()[:devices])
+    batch = {"image": np.random.default_rng(0).integers(0, 256, (32, 8, 8, 1), np.uint8)}
+    with jax.set_mesh(mesh):
+        placed = put_batch(mesh, batch)
+        spec = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), placed)
+        objective.check(spec, ())
+        state = quick(lambda: objective.init(jax.random.key(0), spec))()
+        state, scalars = quick(objective.step)(state, placed, jax.random.key(1))
+    nets = {name: [net.params, net.stats, net.ema] for name, net in state.nets.items()}
+    return jax.device_get({"nets": nets, "scalars": scalars})
+
+
+def apart(a: Any, b: Any) -> float:
+    """The largest difference in any array, in units of the largest number in it."""
+    differ = jax.tree.map(lambda x, y: np.abs(x - y).max() / max(np.abs(x).max(), 1e-6), a, b)
+    return max(map(float, jax.tree.leaves(differ)))
+
+
+def test_eight_devices_do_what_one_does(tmp_path):
+    code = (
+        "import json, jax; jax.config.update('jax_num_cpu_devices', 8); import test_gan as t; "
+        "one, eight = t.one_step(1), t.one_step(8); "
+        "print(json.dumps([jax.device_count(), t.apart(one, eight), float(one['scalars']['loss'])]))"
+    )
+    done = call("-c", code, cache=tmp_path)
+    assert done.returncode == 0, done.stderr
+    devices, difference, loss = json.loads(done.stdout)
+    assert devices == 8
+    assert difference < 1e-4
+    assert math.isfinite(loss)
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def spec_of(*shape: int, label: bool = True, devices: int = 1) -> dict[str, jax.ShapeDtypeStruct]:
+    placed = NamedSharding(MeshShape().build(jax.devices()[:devices]), PartitionSpec(("replica", "fsdp")))
+    image = jax.ShapeDtypeStruct(shape, jnp.uint8 if len(shape) == 4 else jnp.float32, sharding=placed)
+    return {"image": image, **({"label": jax.ShapeDtypeStruct(shape[:1], jnp.int32, sharding=placed)} if label else {})}
+
+
+def changed(**fields: Any) -> Gan:
+    return dataclasses.replace(OBJECTIVE, **fields)
+
+
+PICTURES, POINTS = spec_of(16, *SHAPE), spec_of(16, 2, label=False)
+PLANE = dirac(generator=MlpGenerator(width=8), discriminator=MlpDiscriminator(width=8))
+
+
+@pytest.mark.parametrize(
+    ("objective", "spec", "said"),
+    [
+        (changed(generator=OBJECTIVE.generator.clone(classes=0)), PICTURES, "the generator is unconditional.*Unlabel"),
+        (changed(discriminator=OBJECTIVE.discriminator.clone(classes=0)), PICTURES, "discriminator.classes 3"),
+        (OBJECTIVE, spec_of(16, *SHAPE, label=False), "has 3 classes, but the data has no labels"),
+        (OBJECTIVE, spec_of(16, 16, 16, 1), "makes pictures of 8×8×1, but the data is pictures of 16×16×1.*Resize"),
+        (OBJECTIVE, spec_of(16, 8, 8, 3), "makes pictures of 8×8×1, but the data is pictures of 8×8×3"),
+        (PLANE, spec_of(16, 8, 8, 1, label=False), "makes points of 2 numbers, but the data is pictures"),
+        (
+            changed(penalties=(R1(),)),
+            PICTURES,
+            r"R1 has no gamma; for 8×8×1 and 8 rows try gamma=Constant\(rate=0.0016\)",
+        ),
+        (
+            changed(discriminator=DcganDiscriminator(classes=3, widths=(8,), norm=BatchNorm())),
+            PICTURES,
+            None,  # with a single width there is no layer to normalise
+        ),
+        (
+            changed(
+                generator=DcganGenerator(latent=8, classes=3, channels=1, widths=(8, 8)),
+                discriminator=DcganDiscriminator(classes=3, widths=(8, 8), norm=BatchNorm()),
+            ),
+            spec_of(16, 16, 16, 1),
+            "R1 takes each example's own gradient, which batch normalisation",
+        ),
+        (OBJECTIVE, spec_of(18, *SHAPE, devices=4), "18 does not divide over 4 device.*try --batch-size 16"),
+        (changed(microbatches=3), PICTURES, "16 does not divide"),
+        (changed(path_length=PathLength()), PICTURES, "wants a generator with styles; DcganGenerator has none"),
+        (changed(discriminator_steps=0), PICTURES, "discriminator-steps is 0; it must be at least 1"),
+        (changed(truncation=2.0), PICTURES, "--truncation is 2.0; it lies in 0..1"),
+        (
+            dataclasses.replace(PLANE, augmentation=DiffAugment()),
+            POINTS,
+            "DiffAugment augments pictures.*NoAugmentation",
+        ),
+        (PLANE, POINTS, None),
+        (changed(penalties=(GradientPenalty(),), loss=Wasserstein(), discriminator_steps=2), PICTURES, None),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_does_not_fit_is_refused(objective, spec, said):
+    names = NAMES if "label" in spec else ()
+    if said is None:
+        objective.check(spec, names)
+        return
+    with pytest.raises(UserError, match=said) as caught:
+        objective.check(spec, names)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_worse_model_is_of_no_use():
+    with pytest.raises(UserError, match="--weak is for Autoguidance"):
+        OBJECTIVE.check_sampling(weak=True)
+    assert OBJECTIVE.conditional()
+    assert not PLANE.conditional()
