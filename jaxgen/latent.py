@@ -48,6 +48,7 @@ def slerp(a: Float[Array, "b *s"], b: Float[Array, "b *s"], share: Float[Array, 
     cosine = jnp.clip((unit_a * unit_b).sum(1, keepdims=True), -1.0, 1.0)
     angle = jnp.arccos(cosine)
     sine = jnp.sin(angle)
-    arc = (jnp.sin((1 - t) * angle) * unit_a + jnp.sin(t * angle) * unit_b) / jnp.where(sine > 1e-4, sine, 1.0)
+    apart = sine > 1e-3  # near ±1 the cosine's rounding moves the angle by 3e-4
+    arc = (jnp.sin((1 - t) * angle) * unit_a + jnp.sin(t * angle) * unit_b) / jnp.where(apart, sine, 1.0)
     on_arc = arc * ((1 - t) * size_a + t * size_b)
-    return jnp.where(sine > 1e-4, on_arc, (1 - t) * flat_a + t * flat_b).reshape(a.shape)
+    return jnp.where(apart, on_arc, (1 - t) * flat_a + t * flat_b).reshape(a.shape)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxgen import average
-from jaxgen.average import HalfLife, Power, Steady, Warm
+from jaxgen.average import HalfLife, Power, RampedHalfLife, Steady, Warm
 from jaxgen.typing import UserError
 
 
@@ -26,9 +26,18 @@ def test_warm_decay_rises_to_the_decay():
     assert float(Steady(rate=0.9).decay(jnp.int32(3))) == np.float32(0.9)
 
 
-def test_a_distance_halves_in_a_half_life():
-    path = averaged(HalfLife(steps=50.0, ramp=0.0), np.zeros(200))
+@pytest.mark.parametrize("kind", [HalfLife(steps=50.0, ramp=0.0), RampedHalfLife(steps=50.0, until=40.0)], ids=str)
+def test_a_distance_halves_in_a_half_life(kind):
+    path = averaged(kind, np.arange(200) < 45.0)
     np.testing.assert_allclose(path[99] / path[49], 0.5, rtol=1e-5)
+    np.testing.assert_allclose(path[149] / path[99], 0.5, rtol=1e-5)
+
+
+def test_a_half_life_rises_along_a_cosine():
+    decay = RampedHalfLife(steps=80.0, until=300.0).decay
+    for step, life in ((100, 80 * 0.25), (150, 40), (300, 80), (10_000, 80)):
+        np.testing.assert_allclose(decay(jnp.int32(step)), 0.5 ** (1 / life), rtol=1e-5)
+    assert float(decay(jnp.int32(0))) == 0  # the first step replaces untrained weights
 
 
 def test_a_ramped_half_life_is_a_share_of_the_training_so_far():

@@ -1,4 +1,4 @@
-"""`jaxgen sample`, and what `--ema`, `--solver` and their like change, on a run of a few seconds."""
+"""`jaxgen sample` and `interpolate`, and what `--ema`, `--solver` and their like change, on runs of a few seconds."""
 
 import json
 import os
@@ -24,6 +24,26 @@ def config():
 """
 
 
+GAME = """
+import dataclasses
+from small import gan
+from jaxgen.models.mlp import MlpDiscriminator, MlpGenerator
+from jaxgen.objectives.gan import Gan
+
+def config():
+    base = gan()
+    objective = Gan(
+        generator=MlpGenerator(latent=8, classes=3, shape=(8, 8, 1), width=16),
+        discriminator=MlpDiscriminator(classes=3, width=16),
+        generator_optimizer=base.objective.generator_optimizer,
+        discriminator_optimizer=base.objective.discriminator_optimizer,
+        penalties=(),
+        side=2,
+    )
+    return dataclasses.replace(base, objective=objective, steps=3)
+"""
+
+
 @pytest.fixture(autouse=True)
 def _at_the_root(monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -36,6 +56,16 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("generator") / "run"
     config = folder.parent / "noise.py"
     config.write_text(CONFIG)
+    assert cli.train([str(config), "--run-dir", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def game(tmp_path_factory):
+    os.chdir(ROOT)
+    folder = tmp_path_factory.mktemp("game") / "run"
+    config = folder.parent / "game.py"
+    config.write_text(GAME)
     assert cli.train([str(config), "--run-dir", str(folder)]) == 0
     return folder
 
@@ -119,6 +149,75 @@ def test_previews_show_both_ways_and_the_error(trained):
     assert names == {"samples.png", "forward.png", "reverse.png", "error.png"}
 
 
+def test_a_gan_can_be_sampled_and_truncated(game, tmp_path, capsys):
+    capsys.readouterr()
+    made = sampled(game, tmp_path, "a", "--json")
+    said = json.loads(capsys.readouterr().out)
+    assert said["protocol"] == {"generator": "MlpGenerator", "truncation": 1.0, "nfe": 1}
+    assert made["labels"].tolist() == [0, 1, 2, 0, 1, 2]
+    np.testing.assert_array_equal(sampled(game, tmp_path, "b", "--truncation", "1")["samples"], made["samples"])
+    capsys.readouterr()
+    none = sampled(game, tmp_path, "c", "--truncation", "0", "--label", "1", "--json")["samples"]
+    assert json.loads(capsys.readouterr().out)["protocol"]["truncation"] == 0
+    np.testing.assert_array_equal(none, np.repeat(none[:1], 6, axis=0))
+
+
+@pytest.mark.parametrize("run", ["game", "trained"])
+def test_the_way_between_samples_is_rows_or_a_film(run, request, tmp_path, capsys):
+    folder = request.getfixturevalue(run)
+    capsys.readouterr()
+    png, gif = tmp_path / "a.png", tmp_path / "a.gif"
+    arguments = ["interpolate", str(folder), "--n", "3", "--frames", "4", "--label", "2", "--json", "--out"]
+    assert cli.main([*arguments, str(png)]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["n"], said["frames"], said["out"]) == (3, 4, str(png))
+    assert said["protocol"]["nfe"] >= 1
+    assert cli.main([*arguments, str(gif)]) == 0
+    with Image.open(png) as picture:
+        rows = np.asarray(picture).astype(int)
+    side = 96 + 6  # of a picture that is shown, and of the gap after it
+    assert rows.shape == (6 + 3 * side, 6 + 4 * side, 3)
+    cell = lambda i, j: rows[6 + i * side :, 6 + j * side :][:96, :96]  # noqa: E731
+    for i in range(3):
+        # A row ends with the sample that the next begins with, and the last one with the first.
+        assert np.abs(cell(i, 3) - cell((i + 1) % 3, 0)).max() <= 1
+    assert np.abs(cell(0, 0) - cell(1, 0)).max() > 1
+    with Image.open(gif) as film:
+        assert film.n_frames == 12
+        assert film.info["loop"] == 0
+        first = np.asarray(film.convert("RGB")).astype(int)
+    assert np.abs(first[6:102, 6:102] - cell(0, 0)).max() <= 2
+
+
+def test_the_way_begins_at_the_samples(game, tmp_path):
+    made = sampled(game, tmp_path, "a", "--label", "0")["samples"]
+    png = tmp_path / "way.png"
+    arguments = ["interpolate", str(game), "--n", "6", "--frames", "2", "--label", "0", "--out", str(png)]
+    assert cli.main(arguments) == 0
+    with Image.open(png) as picture:
+        first = np.asarray(picture)[6:, 6:][:96:12, :96:12, 0].astype(int)  # one pixel is twelve
+    np.testing.assert_allclose(first, ((made[0, :, :, 0] + 1) * 127.5).clip(0, 255), atol=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "pattern"),
+    [
+        (("interpolate", "--frames", "0"), "--frames is 0"),
+        (("interpolate", "--n", "0"), "--n is 0"),
+        (("interpolate", "--label", "3"), "the classes are 0..2"),
+        (("interpolate", "--out", "/nowhere/a.gif"), "no folder /nowhere"),
+        (("sample", "--truncation", "2"), r"--truncation is 2.0; it lies in 0\.\.1"),
+        (("interpolate", "--truncation", "-0.5"), "--truncation is -0.5"),
+        (("sample", "--weak", "RUN"), "--weak is for Autoguidance, which a GAN has none of"),
+        (("sample", "--solver", "Euler()"), "Gan has no solver to choose"),
+        (("sample", "--ema", "0.1"), "kept no snapshots"),
+    ],
+)
+def test_what_a_gan_cannot_do_is_refused(game, tmp_path, capsys, options, pattern):
+    command, *rest = (str(game) if option == "RUN" else option for option in options)
+    refused(capsys, [command, game, "--out", tmp_path / "a.png", *rest], pattern)
+
+
 @pytest.mark.parametrize(
     ("options", "pattern"),
     [
@@ -131,6 +230,7 @@ def test_previews_show_both_ways_and_the_error(trained):
         (("--ema", "0.5"), "relative width"),
         (("--ema", "0.0004"), "cannot be made of the 4 snapshots"),
         (("--out", "/nowhere/a.png"), "no folder /nowhere"),
+        (("--truncation", "0.5"), "Diffusion has no truncation to choose"),
     ],
 )
 def test_bad_options_are_refused(trained, tmp_path, capsys, options, pattern):
@@ -146,5 +246,7 @@ def test_what_cannot_be_sampled_or_kept_is_refused(tmp_path, capsys):
     assert "hold no Power" in capsys.readouterr().err
     assert cli.train(arguments) == 0
     refused(capsys, ["sample", run, "--out", tmp_path / "a.png"], "Classification makes no samples")
+    refused(capsys, ["interpolate", run, "--out", tmp_path / "a.png"], "Classification makes no samples")
+    refused(capsys, ["sample", run, "--out", tmp_path / "a.png", "--truncation", "1"], "has no truncation to choose")
     refused(capsys, ["eval", run, "--ema", "0.1"], "kept no snapshots")
     refused(capsys, ["eval", run, "--solver", "Euler()"], "Classification has no solver")

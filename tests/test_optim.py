@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from jaxgen import optim, state, tree
-from jaxgen.optim import Adam, Constant, Cosine, InverseSqrt, Momentum, Optimizer, Poly
+from jaxgen.optim import Adam, Constant, Cosine, CosineRamp, InverseSqrt, Momentum, Optimizer, Poly, RampedAdam
 from jaxgen.typing import UserError
 
 PARAMS = {"conv": {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array([0.5])}}
@@ -36,6 +36,13 @@ def one_update(optimizer: Optimizer, steps: int = 10):
         (InverseSqrt(rate=1.0, hold=16, warmup=4), 2, 0.5),
         (InverseSqrt(rate=1.0, hold=16, warmup=4), 16, 1.0),
         (InverseSqrt(rate=1.0, hold=16), 64, 0.5),
+        (CosineRamp(first=4.0, last=1.0, until=0.5), 0, 4.0),
+        (CosineRamp(first=4.0, last=1.0, until=0.6), 20, 1 + 3 * 0.75),  # a third of the way: cos(60°) is a half
+        (CosineRamp(first=0.0, last=1.0, until=0.5), 25, 0.5),
+        (CosineRamp(first=4.0, last=1.0, until=0.5), 50, 1.0),
+        (CosineRamp(first=4.0, last=1.0, until=0.5), 99, 1.0),
+        (CosineRamp(first=0.0, last=1.0), 100, 1.0),
+        (CosineRamp(first=4.0, last=1.0, until=0.0), 1, 1.0),  # at once
     ],
 )
 def test_schedules_pass_through_known_points(schedule, at, expected):
@@ -48,6 +55,35 @@ def test_momentum_decays_through_the_gradient_and_adam_beside_it():
     adam = one_update(Optimizer(rate=Constant(rate=0.1), method=Adam(), weight_decay=0.5))
     # Adam's first step is the sign of the gradient, whatever its size.
     np.testing.assert_allclose(adam["conv"]["kernel"], [-0.1 * (1 + 0.5), -0.1 * (1 - 1)], rtol=1e-4, atol=1e-6)
+
+
+def test_ramped_adam_looks_as_far_back_as_its_schedule_says(key):
+    b1, b2, eps, steps = 0.5, CosineRamp(first=0.5, last=0.9, until=0.4), 1e-6, 10
+    tx = Optimizer(rate=Constant(rate=0.1), method=RampedAdam(b1=b1, b2=b2, eps=eps)).transform(steps)
+    grads = np.asarray(jax.random.normal(key, (6, 3)))
+    held, m, v = tx.init(grads[0]), np.zeros(3), np.zeros(3)
+    update = jax.jit(tx.update)
+    for t, g in enumerate(grads):
+        found, held = update(g, held)
+        now = 0.9 - 0.4 * (0.5 + 0.5 * np.cos(np.pi * min(t / 4, 1)))
+        m, v = b1 * m + (1 - b1) * g, now * v + (1 - now) * g**2
+        # The first moment starts at 0 and is scaled up for it, and the second as if b2 had always been what it is now.
+        wanted = m / (1 - b1 ** (t + 1)) / (np.sqrt(v / (1 - now ** (t + 1))) + eps)
+        np.testing.assert_allclose(found, -0.1 * wanted, rtol=1e-4)
+
+
+def test_ramped_adam_with_a_constant_is_adam(key):
+    grads = jax.random.normal(key, (4, 3))
+    made = []
+    for method in (Adam(b1=0.0, b2=0.99), RampedAdam(b1=0.0, b2=Constant(rate=0.99))):
+        tx = Optimizer(rate=Constant(rate=0.1), method=method, weight_decay=0.5, decay="^w$").transform(10)
+        params = {"w": jnp.ones(3)}
+        held = tx.init(params)
+        for g in grads:
+            updates, held = tx.update({"w": g}, held, params)
+            params = optax.apply_updates(params, updates)
+        made.append(params["w"])
+    np.testing.assert_allclose(made[1], made[0], rtol=1e-5)
 
 
 def test_weight_decay_leaves_what_the_expression_does_not_find():

@@ -21,11 +21,11 @@ def config() -> Experiment:
 
 def plane(train: Mixture, test: Mixture) -> Experiment:
     optimizer = Optimizer(rate=CosineRamp(first=1e-3, last=1e-5), method=Adam(b1=0.0, b2=0.99))
-    gamma = CosineRamp(first=1.0, last=1e-3)
+    gamma = CosineRamp(first=1.0, last=1e-4)
     return Experiment(
         objective=Gan(
-            generator=MlpGenerator(depth=3),
-            discriminator=MlpDiscriminator(depth=3),
+            generator=MlpGenerator(depth=4),
+            discriminator=MlpDiscriminator(depth=4),
             generator_optimizer=optimizer,
             discriminator_optimizer=optimizer,
             penalties=(R1(gamma=gamma), R2(gamma=gamma)),
@@ -35,10 +35,10 @@ def plane(train: Mixture, test: Mixture) -> Experiment:
         train=Pipeline(source=train, transforms=(Unlabelled(),)),
         test=Pipeline(source=test, transforms=(Unlabelled(),)),
         measures=(Modes(source=train),),
-        steps=20_000,
-        batch_size=512,
+        steps=40_000,
+        batch_size=256,
         test_batch_size=2500,
-        log_every=500,
-        preview_every=5000,
-        checkpoint_every=5000,
+        log_every=1000,
+        preview_every=10_000,
+        checkpoint_every=10_000,
     )

@@ -18,7 +18,7 @@ _lecun = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 
 class MlpDenoiser(nn.Module):
-    """Residual layers over points f32[b d], told noise f32[b] and label weights f32[b classes + 1]: f32[b d] back.
+    """Residual layers over points or small pictures f32[b *s], told noise f32[b] and label weights f32[b classes + 1].
 
     Its output is 0 at first. Raises UserError unless the label fits `classes`.
     """
@@ -36,9 +36,10 @@ class MlpDenoiser(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b d"], noise: Float[Array, " b"], label: Float[Array, "b n"] | None, *, train: bool
-    ) -> Float[Array, "b d"]:
+        self, x: Float[Array, "b *s"], noise: Float[Array, " b"], label: Float[Array, "b n"] | None, *, train: bool
+    ) -> Float[Array, "b *s"]:
         del train  # nothing here differs
+        shape, x = x.shape, x.reshape(len(x), -1)
         c = nn.silu(Condition(self.width, self.classes, self.frequency, name="condition")(noise, label))
         y = nn.Dense(self.width, dtype=self.dtype, name="in")(x)
         for i in range(self.depth):
@@ -46,7 +47,8 @@ class MlpDenoiser(nn.Module):
             shift, scale = jnp.split(nn.Dense(2 * self.width, dtype=self.dtype, name=f"modulation{i}")(c), 2, axis=1)
             hidden = nn.Dense(self.width, dtype=self.dtype, name=f"layer{i}")(y)
             y = y + nn.Dense(self.width, dtype=self.dtype, name=f"back{i}")(nn.silu(hidden * (1 + scale) + shift))
-        return nn.Dense(x.shape[1], kernel_init=nn.initializers.zeros, name="out")(nn.silu(y).astype(jnp.float32))
+        out = nn.Dense(x.shape[1], kernel_init=nn.initializers.zeros, name="out")
+        return out(nn.silu(y).astype(jnp.float32)).reshape(shape)
 
 
 class MlpGenerator(nn.Module):

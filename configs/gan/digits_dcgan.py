@@ -1,0 +1,24 @@
+"""DCGAN on digits: the GAN of 2015, its batch normalisation and its losses, to see what ten years have brought.
+
+unverified
+"""
+
+from configs.gan.digits_r3gan import digits
+from jaxgen.adversarial.losses import NonSaturating
+from jaxgen.experiment import Experiment
+from jaxgen.models.dcgan import DcganDiscriminator, DcganGenerator
+from jaxgen.objectives.gan import Gan
+from jaxgen.optim import Adam, Constant, Optimizer
+
+
+def config() -> Experiment:
+    optimizer = Optimizer(rate=Constant(rate=2e-4), method=Adam(b1=0.5, b2=0.999))
+    objective = Gan(
+        generator=DcganGenerator(channels=1, widths=(128,)),
+        discriminator=DcganDiscriminator(widths=(128,)),
+        generator_optimizer=optimizer,
+        discriminator_optimizer=optimizer,
+        loss=NonSaturating(),
+        penalties=(),
+    )
+    return digits(objective, steps=8000)

@@ -1,0 +1,59 @@
+"""R3GAN on digits: a generator and a discriminator without normalisation, held together by R1 and R2.
+
+unverified
+"""
+
+from jaxgen.adversarial.augmentation import Augmentation, Fixed
+from jaxgen.adversarial.diffaugment import DiffAugment
+from jaxgen.adversarial.penalties import R1, R2
+from jaxgen.average import HalfLife
+from jaxgen.data.augment import Unlabelled
+from jaxgen.data.batches import Pipeline
+from jaxgen.data.digits import Digits
+from jaxgen.experiment import Experiment
+from jaxgen.features.digits_cnn import DigitsCnn
+from jaxgen.measures.distribution import Distribution
+from jaxgen.models.r3gan import R3ganDiscriminator, R3ganGenerator
+from jaxgen.objectives.gan import Gan
+from jaxgen.optim import CosineRamp, Optimizer, RampedAdam
+
+# 1,437 pictures are soon known by heart; moved by a pixel they are others.
+MOVED: Augmentation = DiffAugment(
+    p=Fixed(), brightness=0.0, saturation=0.0, contrast=0.0, translation=0.125, cutout=0.0
+)
+
+
+def config() -> Experiment:
+    return digits(r3gan(classes=0))
+
+
+def r3gan(classes: int) -> Gan:
+    """The nets and the game, with or without classes."""
+    optimizer = Optimizer(rate=CosineRamp(first=1e-3, last=1e-4), method=RampedAdam())
+    gamma = CosineRamp(first=1.0, last=0.1)
+    widths = (64, 32)
+    return Gan(
+        generator=R3ganGenerator(classes=classes, channels=1, widths=widths, blocks=1),
+        discriminator=R3ganDiscriminator(classes=classes, widths=widths, blocks=1, embedding=64),
+        generator_optimizer=optimizer,
+        discriminator_optimizer=optimizer,
+        penalties=(R1(gamma=gamma), R2(gamma=gamma)),
+        augmentation=MOVED,
+        averages=(HalfLife(steps=200.0),),
+    )
+
+
+def digits(objective: Gan, transforms: tuple = (Unlabelled(),), measures: tuple = (), steps: int = 2000) -> Experiment:
+    """The data and the budget that the configs on digits share."""
+    return Experiment(
+        objective=objective,
+        train=Pipeline(source=Digits(split="train"), transforms=transforms),
+        test=Pipeline(source=Digits(split="test"), transforms=transforms),
+        measures=(Distribution(features=DigitsCnn(), samples=1437), *measures),
+        steps=steps,
+        batch_size=64 * objective.parts,
+        test_batch_size=360,
+        log_every=50,
+        preview_every=1000,
+        checkpoint_every=500,
+    )
