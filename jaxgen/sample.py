@@ -133,6 +133,8 @@ def interpolate(
     objective = _checked(run, {"n": n, "frames": frames}, seed, label, (out,))
     # A picture's rows end where the next begin; a loop that did so would stand still for a moment.
     moving = out.suffix.lower() == ".gif"
+    if moving and len(run.data.element["image"][0]) == 1:
+        raise UserError("a film of single points shows nothing; write the ways between them to a .png")
     share = np.tile(np.linspace(0.0, 1.0, frames, endpoint=not moving, dtype=np.float32), n)
     numbers = np.repeat(np.arange(n, dtype=np.int32), frames)
     labels = _labels(run, numbers, label)

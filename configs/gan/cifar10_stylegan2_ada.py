@@ -1,4 +1,4 @@
-"""StyleGAN2 with adaptive discriminator augmentation on CIFAR-10, unconditional: the "cifar" recipe of its authors' code.
+"""StyleGAN2 with adaptive discriminator augmentation on CIFAR-10, unconditional: the "cifar" recipe of its code.
 
 Promise: unverified (arXiv:2006.06676, table 3: FID 2.92 after 100 million images; here without its authors' change of
 Adam for lazy regularisation, which this R1 has no use for)

@@ -1,4 +1,4 @@
-"""R3GAN's losses in the plane: 25 Gaussians, every one of which a generator has to find, and to fill.
+"""R3GAN's game in the plane: 25 Gaussians, every one of which a generator has to find, and to fill.
 
 unverified
 """
@@ -16,16 +16,19 @@ from jaxgen.optim import Adam, CosineRamp, Optimizer
 
 
 def config() -> Experiment:
-    return plane(GridOfGaussians(), GridOfGaussians(seed=1, size=2500))
+    return plane(GridOfGaussians(), GridOfGaussians(seed=1, size=2500), scale=2.0)
 
 
-def plane(train: Mixture, test: Mixture) -> Experiment:
-    optimizer = Optimizer(rate=CosineRamp(first=1e-3, last=1e-5), method=Adam(b1=0.0, b2=0.99))
-    gamma = CosineRamp(first=1.0, last=1e-4)
+def plane(train: Mixture, test: Mixture, scale: float) -> Experiment:
+    """What the mixtures share; `scale` is about as long as the points lie from 0."""
+    optimizer = Optimizer(rate=CosineRamp(first=2e-3, last=1e-5), method=Adam(b1=0.0, b2=0.99))
+    # Slopes fall with the length that they are measured by, and their squares with its square. At last a steep
+    # discriminator, for modes that are as narrow as these.
+    gamma = CosineRamp(first=0.25 * scale**2, last=2.5e-5 * scale**2)
     return Experiment(
         objective=Gan(
-            generator=MlpGenerator(depth=4),
-            discriminator=MlpDiscriminator(depth=4),
+            generator=MlpGenerator(width=128, depth=4),
+            discriminator=MlpDiscriminator(scale=scale, width=128, depth=4),
             generator_optimizer=optimizer,
             discriminator_optimizer=optimizer,
             penalties=(R1(gamma=gamma), R2(gamma=gamma)),
@@ -35,10 +38,10 @@ def plane(train: Mixture, test: Mixture) -> Experiment:
         train=Pipeline(source=train, transforms=(Unlabelled(),)),
         test=Pipeline(source=test, transforms=(Unlabelled(),)),
         measures=(Modes(source=train),),
-        steps=40_000,
-        batch_size=256,
+        steps=100_000,
+        batch_size=200,
         test_batch_size=2500,
-        log_every=1000,
-        preview_every=10_000,
-        checkpoint_every=10_000,
+        log_every=2000,
+        preview_every=20_000,
+        checkpoint_every=20_000,
     )

@@ -9,4 +9,4 @@ from jaxgen.experiment import Experiment
 
 
 def config() -> Experiment:
-    return plane(Ring(), Ring(seed=1, size=2500))
+    return plane(Ring(), Ring(seed=1, size=2500), scale=0.5)

@@ -100,6 +100,8 @@ class MlpDiscriminator(nn.Module):
 
     classes: int = 0
     """Classes that the label's ids tell apart; 0 for a net that takes no label."""
+    scale: float = 1.0
+    """What the input is divided by: about its standard deviation."""
     width: int = 256
     depth: int = 2
     """Hidden layers."""
@@ -112,7 +114,7 @@ class MlpDiscriminator(nn.Module):
     ) -> Float[Array, " b"]:
         del train  # nothing here differs
         check_label(label, self.classes)
-        y = image.reshape(len(image), -1)
+        y = image.reshape(len(image), -1) / self.scale
         for i in range(self.depth):
             y = _leaky(nn.Dense(self.width, kernel_init=_he, dtype=self.dtype, name=f"layer{i}")(y))
         y = y.astype(jnp.float32)

@@ -23,7 +23,7 @@ from jaxgen.metrics import Mean
 from jaxgen.objective import Horizon, Metrics, Panels, Picture, Scalars
 from jaxgen.objectives import players, shown, single
 from jaxgen.optim import Optimizer
-from jaxgen.pixels import scatter, to_float
+from jaxgen.pixels import grey_to_rgb, scatter, to_float
 from jaxgen.state import Net, State
 from jaxgen.typing import Batch, Spec, Tree, UserError
 
@@ -104,13 +104,7 @@ class Gan:
             single.check_labels(name, int(getattr(net, "classes", 0)), spec, classes)
         self.check_sampling(weak=False)
         shape = spec["image"].shape[1:]
-        inputs = players.blank(self.generator)
-        made = jax.eval_shape(lambda: self.generator.init_with_output(jax.random.key(0), *inputs, train=False)[0])
-        if made.shape[1:] != shape:
-            raise UserError(
-                f"the generator makes {_size(made.shape[1:])}, but the data is {_size(shape)}; change its fields, or "
-                "bring the data to one size with Resize in the transforms of both pipelines"
-            )
+        players.check_size(self.generator, shape)
         shapes = jax.eval_shape(functools.partial(self.init, spec=spec), jax.random.key(0))
         self.augmentation.check(shape)
         rows = spec["image"].shape[0] // self.parts
@@ -128,24 +122,24 @@ class Gan:
         """Make the first state."""
         k_generator, k_discriminator = jax.random.split(key)
         z, label, noise = players.blank(self.generator)
-        generator = self._created(
-            "generator", self.generator.init(k_generator, z, label, noise, train=False), len(self.averages)
-        )
-        made = self.discriminator.init(k_discriminator, single.blank(spec), label, train=False)
+        maker = self.generator.init(k_generator, z, label, noise, train=False)
+        judge = self.discriminator.init(k_discriminator, single.blank(spec), label, train=False)
+        nets = {
+            "generator": single.created(maker, self.txs["generator"], len(self.averages)),
+            "discriminator": single.created(judge, self.txs["discriminator"], 0),
+        }
         extra = {
             "augmentation": self.augmentation.init(),
             "penalties": tuple(penalty.init() for penalty in self.penalties),
             "path_length": {} if self.path_length is None else self.path_length.init(),
         }
-        nets = {"generator": generator, "discriminator": self._created("discriminator", made, 0)}
         return State(step=jnp.int32(0), nets=nets, extra=extra)
 
     def step(self, state: State, batch: Batch, key: PRNGKeyArray) -> tuple[State, Scalars]:
         """Make `discriminator_steps` updates of the discriminator, then one of the generator."""
         k_critic, k_maker = jax.random.split(key)
         rows = {name: batch[name] for name in ("image", "label") if name in batch and (name == "image" or self.classes)}
-        # Part j holds rows j, j + parts, …, so that each lies on all devices.
-        dealt = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, self.parts, *x.shape[1:]), 0, 1), rows)
+        dealt = optim.dealt(rows, self.parts)
         generator, critic, extra = state.nets["generator"], state.nets["discriminator"], dict(state.extra)
 
         def discriminate(carry: tuple[Net, Tree], xs: Any) -> tuple[tuple[Net, Tree], Scalars]:
@@ -153,14 +147,13 @@ class Gan:
             critic, extra, scalars = self._critic_step(generator, critic, extra, rows, k, state.step)
             return (critic, extra), scalars
 
-        # Drawn apart from the compiled loop, which a single update does without.
-        part = jax.tree.map(lambda x: x[: self.discriminator_steps], dealt)
+        turns = jax.tree.map(lambda x: x[: self.discriminator_steps], dealt)
         keys = jax.random.split(k_critic, self.discriminator_steps)
-        if self.discriminator_steps == 1:
-            first = jax.tree.map(lambda x: x[0], part)
-            (critic, extra), scalars = discriminate((critic, extra), (first, keys[0]))
+        if self.discriminator_steps == 1:  # without a compiled loop, which costs time on a CPU
+            first = jax.tree.map(lambda x: x[0], (turns, keys))
+            (critic, extra), scalars = discriminate((critic, extra), first)
         else:
-            (critic, extra), scalars = jax.lax.scan(discriminate, (critic, extra), (part, keys))
+            (critic, extra), scalars = jax.lax.scan(discriminate, (critic, extra), (turns, keys))
             scalars = jax.tree.map(lambda s: s.mean(0), scalars)
         last = jax.tree.map(lambda x: x[-1], dealt)
         generator, extra, more = self._generator_step(generator, critic, extra, last, k_maker, state.step)
@@ -254,10 +247,7 @@ class Gan:
 
     def evaluate(self, state: State, batch: Batch, key: PRNGKeyArray) -> Metrics:
         """Average, over the valid rows, what the discriminator says of test pictures and of as many samples."""
-        real, label = to_float(batch["image"]), batch["label"] if self.classes else None
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
-        fake = self.generate(state, real.shape[1:], keys, label, None)
-        on_real, on_fake = (self._judge(state, x, label) for x in (real, fake))
+        _, on_real, on_fake = self._beside(state, batch, key)
         return {name: Mean.of(x, batch["valid"]) for name, x in self._outlook(on_real, on_fake).items()}
 
     def generate(
@@ -296,15 +286,19 @@ class Gan:
             "samples": shown.grid(samples, self.side),
             "interpolation": shown.grid(jnp.stack(way, 1).reshape(-1, *real.shape[1:]), COLUMNS),
             "truncation": shown.grid(jnp.stack(sweep, 1).reshape(-1, *real.shape[1:]), COLUMNS),
-            "discriminator": self._verdict(state, batch, real, key),
+            "discriminator": self._verdict(state, batch, key),
         }
 
-    def _verdict(self, state: State, batch: Batch, real: Float[Array, "b h w c"], key: PRNGKeyArray) -> Panels:
-        """Frame test pictures, and samples beneath, in the colour of how real the discriminator finds them."""
-        label = batch["label"] if self.classes else None
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(real)))
+    def _beside(self, state: State, batch: Batch, key: PRNGKeyArray) -> tuple[Array, Array, Array]:
+        """Return a sample for each row, and the discriminator's outputs on the rows and on the samples."""
+        real, label = to_float(batch["image"]), batch["label"] if self.classes else None
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
         fake = self.generate(state, real.shape[1:], keys, label, None)
-        on_real, on_fake = (self._judge(state, x, label) for x in (real, fake))
+        return fake, self._judge(state, real, label), self._judge(state, fake, label)
+
+    def _verdict(self, state: State, batch: Batch, key: PRNGKeyArray) -> Panels:
+        """Frame test pictures, and samples beneath, in the colour of how real the discriminator finds them."""
+        real, (fake, on_real, on_fake) = to_float(batch["image"]), self._beside(state, batch, key)
         rows = shown.framed(real, self._likely(on_real, on_fake)), shown.framed(fake, self._likely(on_fake, on_real))
         return Panels(images=jnp.stack(rows), titles=("real", "generated"))
 
@@ -316,8 +310,8 @@ class Gan:
         on_plane, on_real = (
             self._judge(state, x, first(len(x)) if self.classes else None) for x in (shown.plane(reach, CELLS), real)
         )
-        likely = self._likely(on_plane, jnp.full_like(on_plane, on_real.mean()))
-        land = jnp.broadcast_to(2 * likely.reshape(CELLS, CELLS, 1) - 1, (CELLS, CELLS, 3))
+        likely = self._likely(on_plane, jnp.full_like(on_plane, on_real.mean())).reshape(CELLS, CELLS, 1)
+        land = grey_to_rgb(2 * likely - 1)
         return Panels(images=jnp.stack([scatter(real, CELLS, reach), scatter(samples, CELLS, reach), land])[None])
 
     def _likely(self, own: Float[Array, " b"], other: Float[Array, " b"]) -> Float[Array, " b"]:
@@ -340,10 +334,6 @@ class Gan:
         named = zip(("probability_real", "probability_fake"), likely, strict=True)
         return seen | {name: probability for name, probability in named if probability is not None}
 
-    def _created(self, name: str, variables: Mapping[str, Tree], averages: int) -> Net:
-        stats = {collection: value for collection, value in variables.items() if collection != "params"}
-        return states.create(variables["params"], stats, self.txs[name], averages)
-
     def _sample(
         self, state: State, keys: Key[Array, " b"], label: Array | None, truncation: float, towards: Towards | None
     ) -> Float[Array, "b *s"]:
@@ -352,7 +342,3 @@ class Gan:
 
     def _judge(self, state: State, x: Float[Array, "b *s"], label: Array | None) -> Float[Array, " b"]:
         return players.judge(self.discriminator, state.nets["discriminator"], x, label)
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return f"points of {shape[0]} numbers" if len(shape) == 1 else "pictures of " + "×".join(map(str, shape))

@@ -13,7 +13,7 @@ from jaxgen.adversarial.path_length import PathLength
 from jaxgen.latent import Towards, fold, normal
 from jaxgen.objectives import single
 from jaxgen.state import Net
-from jaxgen.typing import Tree
+from jaxgen.typing import Tree, UserError
 
 
 def blank(generator: nn.Module) -> tuple[Float[Array, "1 z"], Int[Array, "1"] | None, Key[Array, "1"]]:
@@ -21,6 +21,17 @@ def blank(generator: nn.Module) -> tuple[Float[Array, "1 z"], Int[Array, "1"] | 
     net: Any = generator
     label = jnp.zeros(1, jnp.int32) if net.classes else None
     return jnp.zeros((1, net.latent)), label, jax.random.split(jax.random.key(0), 1)
+
+
+def check_size(generator: nn.Module, shape: tuple[int, ...]) -> None:
+    """Raise UserError unless a generator makes examples of the data's shape."""
+    inputs = blank(generator)
+    made = jax.eval_shape(lambda: generator.init_with_output(jax.random.key(0), *inputs, train=False)[0])
+    if made.shape[1:] != shape:
+        raise UserError(
+            f"the generator makes {_size(made.shape[1:])}, but the data is {_size(shape)}; change its fields, or "
+            "bring the data to one size with Resize in the transforms of both pipelines"
+        )
 
 
 def draw(generator: nn.Module, keys: Key[Array, " b"], towards: Towards | None = None) -> Float[Array, "b z"]:
@@ -97,3 +108,7 @@ def lazily(term: Callable[[], Float[Array, ""]], step: Int[Array, ""], period: i
     if period == 1:
         return term()
     return jax.lax.cond(step % period == 0, lambda: period * term(), lambda: jnp.float32(0.0))
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"points of {shape[0]} numbers" if len(shape) == 1 else "pictures of " + "×".join(map(str, shape))

@@ -15,7 +15,7 @@ from jaxgen import state as states
 from jaxgen.objective import Scalars
 from jaxgen.optim import Loss
 from jaxgen.parallel.mesh import check_batch
-from jaxgen.state import State
+from jaxgen.state import Net, State
 from jaxgen.typing import Batch, Spec, Tree, UserError
 
 
@@ -27,18 +27,22 @@ def blank(spec: Spec) -> Float[Array, "1 *s"]:
 def init(
     net: nn.Module, tx: optax.GradientTransformation, key: PRNGKeyArray, inputs: Sequence[Any], averages: Sequence[Any]
 ) -> State:
-    """Make the first state of a net for inputs of these shapes; its non-trained collections become `stats`."""
-    variables = net.init(key, *inputs, train=False)
-    stats = {name: value for name, value in variables.items() if name not in ("params", "aux")}
-    weights = states.create(variables["params"], stats, tx, len(averages))
+    """Make the first state of a net for inputs of these shapes."""
+    weights = created(net.init(key, *inputs, train=False), tx, len(averages))
     return State(step=jnp.int32(0), nets={"net": weights}, extra={})
 
 
-def check_division(spec: Spec, microbatches: int) -> None:
-    """Raise UserError unless the batch divides over devices and microbatches."""
+def created(variables: Mapping[str, Tree], tx: optax.GradientTransformation, averages: int) -> Net:
+    """Make the Net of a module's first variables; the collections that are not trained become `stats`."""
+    stats = {name: value for name, value in variables.items() if name not in ("params", "aux")}
+    return states.create(variables["params"], stats, tx, averages)
+
+
+def check_division(spec: Spec, turns: int) -> None:
+    """Raise UserError unless the batch divides over devices, and over the turns in which they work it off."""
     images = spec["image"]
     if isinstance(images.sharding, NamedSharding) and isinstance(images.sharding.mesh, Mesh):
-        check_batch(images.sharding.mesh, images.shape[0], microbatches)
+        check_batch(images.sharding.mesh, images.shape[0], turns)
 
 
 def check_labels(name: str, own: int, spec: Spec, classes: tuple[str, ...]) -> None:

@@ -57,12 +57,12 @@ def batch_parts(mesh: Mesh) -> int:
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
-def check_batch(mesh: Mesh, batch_size: int, microbatches: int = 1) -> None:
-    """Raise UserError unless each device gets the same number of examples of each microbatch."""
+def check_batch(mesh: Mesh, batch_size: int, turns: int = 1) -> None:
+    """Raise UserError unless each device gets the same number of examples at each of `turns` turns."""
     parts = batch_parts(mesh)
-    if batch_size % (parts * microbatches):
-        near = max(1, round(batch_size / (parts * microbatches))) * parts * microbatches
-        pieces = f"{parts} device(s)" + (f" x {microbatches} microbatches" if microbatches > 1 else "")
+    if batch_size % (parts * turns):
+        near = max(1, round(batch_size / (parts * turns))) * parts * turns
+        pieces = f"{parts} device(s)" + (f" x {turns} turns (microbatches, or nets)" if turns > 1 else "")
         raise UserError(f"batch size {batch_size} does not divide over {pieces}; try --batch-size {near}")
 
 
