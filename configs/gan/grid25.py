@@ -38,7 +38,7 @@ def plane(train: Mixture, test: Mixture, scale: float) -> Experiment:
         train=Pipeline(source=train, transforms=(Unlabelled(),)),
         test=Pipeline(source=test, transforms=(Unlabelled(),)),
         measures=(Modes(source=train),),
-        steps=100_000,
+        steps=80_000,
         batch_size=200,
         test_batch_size=2500,
         log_every=2000,
