@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from processes import ROOT
 from small import with_nets
 
@@ -218,6 +219,19 @@ def test_without_its_data_it_says_what_to_do(name, tmp_path, monkeypatch):
     said = r"uv run --extra prepare tfds build" if isinstance(source, Tfds) else "data/"
     with pytest.raises(UserError, match=said):
         source.open()
+
+
+def test_a_folder_of_pictures_is_what_ffhq_wants(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "data" / "ffhq256" / "00000"
+    folder.mkdir(parents=True)
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 255, (256, 256, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i:05}.png")
+    made = configs.load(CONFIGS["gan/ffhq256_r3gan"])
+    examples = made.train.source.open()
+    assert len(examples) == 3
+    assert batches.element(examples, made.train.transforms) == {"image": ((256, 256, 3), np.dtype("uint8"))}
 
 
 def test_the_three_fcns_differ_in_their_stride_alone():
