@@ -38,10 +38,10 @@ def plane(train: Mixture, test: Mixture, scale: float) -> Experiment:
         train=Pipeline(source=train, transforms=(Unlabelled(),)),
         test=Pipeline(source=test, transforms=(Unlabelled(),)),
         measures=(Modes(source=train),),
-        steps=80_000,
+        steps=120_000,
         batch_size=200,
         test_batch_size=2500,
-        log_every=2000,
+        log_every=3000,
         preview_every=20_000,
         checkpoint_every=20_000,
     )
