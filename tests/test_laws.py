@@ -78,7 +78,10 @@ def test_ten_steps_are_traced_once(make):
     assert len(traces) == 1
 
 
-@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "1"])
+@pytest.mark.parametrize(
+    "layout",
+    ["4", pytest.param("fsdp over 4", marks=pytest.mark.slow), "2 x fsdp over 2"],  # the last holds the others
+)
 def test_devices_and_rules_change_nothing_but_rounding(make, layout):
     one, one_losses = run(assemble(make()), None, 0, 5)
     many, many_losses = run(assemble(make(), layout), None, 0, 5)
