@@ -345,7 +345,7 @@ def test_the_way_to_another_sample_begins_and_ends_at_samples(trained):
 
 def test_previews_go_from_sample_to_sample_and_from_the_mean_to_the_sample(trained):
     objective, key = dataclasses.replace(OBJECTIVE, side=3), jax.random.key(7)
-    batch = {"image": jax.random.bits(key, (2, *SHAPE), jnp.uint8), "label": jnp.arange(2)}
+    batch = {"image": jax.random.bits(key, (2, *SHAPE), jnp.uint8), "label": jnp.arange(2), "index": jnp.arange(2)}
     shown = quick(lambda state: objective.preview(state, batch, key))(trained)
     pictures = {name: np.asarray(panels.images) for name, panels in shown.items()}
     assert all(np.abs(images).max() <= 1 + 1e-6 for images in pictures.values())

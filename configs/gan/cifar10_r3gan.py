@@ -5,6 +5,8 @@ Promise: unverified (the paper: FID 1.96 and recall 0.57 after 250 million image
 Prepare the data once: uv run --extra prepare tfds build cifar10 --file_format=array_record
 """
 
+import flax.linen as nn
+
 from jaxgen.adversarial.ada import Ada
 from jaxgen.adversarial.augmentation import Fixed
 from jaxgen.adversarial.penalties import R1, R2
@@ -18,40 +20,66 @@ from jaxgen.objectives.gan import Gan
 from jaxgen.optim import CosineRamp, Optimizer, RampedAdam
 
 BATCH = 512  # real pictures in each of a step's two phases
-IMAGES, BURN_IN = 250_000_000, 20_000_000
+STEPS = 250_000_000 // BATCH
 
 
 def config() -> Experiment:
-    steps, until = IMAGES // BATCH, BURN_IN / IMAGES
-    optimizer = Optimizer(
-        rate=CosineRamp(first=2e-4, last=5e-5, until=until),
-        method=RampedAdam(b2=CosineRamp(first=0.9, last=0.99, until=until)),
-    )
-    gamma = CosineRamp(first=0.05, last=0.005, until=until)
     return Experiment(
-        objective=Gan(
-            generator=R3ganGenerator(classes=10, dtype="bfloat16"),
-            discriminator=R3ganDiscriminator(classes=10, dtype="bfloat16"),
-            generator_optimizer=optimizer,
-            discriminator_optimizer=optimizer,
-            penalties=(R1(gamma=gamma), R2(gamma=gamma)),
-            augmentation=Ada(
-                p=Fixed(p=CosineRamp(first=0.0, last=0.55, until=until)),
-                brightness=0.5,
-                contrast=0.5,
-                lumaflip=0.5,
-                hue=0.5,
-                saturation=0.5,
-                cutout=1.0,
-            ),
-            averages=(RampedHalfLife(steps=5_000_000 / BATCH, until=until * steps),),
+        objective=game(
+            R3ganGenerator(classes=10, dtype="bfloat16"),
+            R3ganDiscriminator(classes=10, dtype="bfloat16"),
+            steps=STEPS,
+            batch=BATCH,
+            gamma=0.05,
+            augmented=0.55,
+            half_life=5_000_000,
         ),
         train=Pipeline(source=Tfds("cifar10", split="train"), transforms=(Flip(),)),
         test=Pipeline(source=Tfds("cifar10", split="test")),
-        steps=steps,
+        steps=STEPS,
         batch_size=2 * BATCH,
         test_batch_size=1000,
         log_every=100,
         preview_every=5000,
         checkpoint_every=2000,
+    )
+
+
+def game(
+    generator: nn.Module,
+    discriminator: nn.Module,
+    *,
+    steps: int,
+    batch: int,
+    gamma: float,
+    augmented: float,
+    half_life: float,
+) -> Gan:
+    """R3GAN's game: everything ramps over a burn-in of 20 million images (appendix D).
+
+    `gamma` falls to a tenth, the share of pictures `augmented` rises from 0, and so does the average's half-life in
+    images.
+    """
+    until = 20_000_000 / (steps * batch)
+    optimizer = Optimizer(
+        rate=CosineRamp(first=2e-4, last=5e-5, until=until),
+        method=RampedAdam(b2=CosineRamp(first=0.9, last=0.99, until=until)),
+    )
+    falling = CosineRamp(first=gamma, last=gamma / 10, until=until)
+    return Gan(
+        generator=generator,
+        discriminator=discriminator,
+        generator_optimizer=optimizer,
+        discriminator_optimizer=optimizer,
+        penalties=(R1(gamma=falling), R2(gamma=falling)),
+        augmentation=Ada(
+            p=Fixed(p=CosineRamp(first=0.0, last=augmented, until=until)),
+            brightness=0.5,
+            contrast=0.5,
+            lumaflip=0.5,
+            hue=0.5,
+            saturation=0.5,
+            cutout=1.0,
+        ),
+        averages=(RampedHalfLife(steps=half_life / batch, until=until * steps),),
     )

@@ -8,7 +8,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
@@ -275,16 +274,15 @@ class Gan:
         samples = self.generate(state, real.shape[1:], keys, label, None)
         if real.ndim == 2:
             return {"samples": self._landscape(state, real, samples)}
-        few, next_few = keys[:ROWS], jnp.roll(keys, -1)[:ROWS]
-        label = None if label is None else label[:ROWS]
-        way, sweep = [], []
-        for share in np.linspace(0.0, 1.0, COLUMNS, dtype=np.float32):
-            towards = Towards(keys=next_few, share=jnp.full(len(few), share))
-            way.append(self._sample(state, few, label, self.truncation, towards))
-            sweep.append(self._sample(state, few, label, float(share), None))
+        first = jnp.repeat(jnp.arange(ROWS) % len(keys), COLUMNS)
+        share = jnp.tile(jnp.linspace(0.0, 1.0, COLUMNS), ROWS)
+        towards = Towards(keys=jnp.roll(keys, -1)[first], share=share)
+        way = self._sample(state, keys[first], None if label is None else label[first], self.truncation, towards)
+        few, label = keys[first[::COLUMNS]], None if label is None else label[first[::COLUMNS]]
+        sweep = [self._sample(state, few, label, j / (COLUMNS - 1), None) for j in range(COLUMNS)]
         return {
             "samples": shown.grid(samples, self.side),
-            "interpolation": shown.grid(jnp.stack(way, 1).reshape(-1, *real.shape[1:]), COLUMNS),
+            "interpolation": shown.grid(way, COLUMNS),
             "truncation": shown.grid(jnp.stack(sweep, 1).reshape(-1, *real.shape[1:]), COLUMNS),
             "discriminator": self._verdict(state, batch, key),
         }
