@@ -15,7 +15,6 @@ from typing import Any
 from jaxgen import loop
 from jaxgen.experiment import Experiment
 from jaxgen.run import RunFolder
-from jaxgen.typing import UserError
 
 Results = dict[str, float]
 
@@ -46,9 +45,7 @@ def once(experiment: Experiment) -> Results:
         return {k: float(v) for k, v in results.items() if isinstance(v, int | float)} | {
             "seconds": _seconds(folder / "run" / "metrics.jsonl", experiment.batch_size)
         }
-    except UserError as error:
-        if "nan" not in str(error).lower() and "inf" not in str(error):
-            raise
+    except loop.Diverged:
         return {"diverged": 1.0}
     finally:
         shutil.rmtree(folder)
@@ -94,7 +91,9 @@ def _seconds(path: pathlib.Path, batch_size: int) -> float:
     """
     rows = _rows(path)
     steps = [0, *(row["step"] for row in rows)]
-    spent = [(b - a) * batch_size / row["images_per_second"] for a, b, row in zip(steps, steps[1:], rows, strict=True)]
+    spent = [
+        (b - a) * batch_size / row["images_per_second"] for a, b, row in zip(steps[:-1], steps[1:], rows, strict=True)
+    ]
     later = sum(spent[1:])
     return later * steps[-1] / (steps[-1] - steps[1]) if len(rows) > 1 else spent[0]
 

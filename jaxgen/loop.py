@@ -183,6 +183,10 @@ def write_results(folder: RunFolder, step: int, results: dict[str, Any]) -> None
     fresh.replace(folder.eval)
 
 
+class Diverged(UserError):
+    """A loss or a gradient is not finite any more."""
+
+
 class Window:
     """The steps since the last line of metrics: mean scalars, images/s, and the share of time spent on data."""
 
@@ -198,11 +202,11 @@ class Window:
     def add(self, step: int, scalars: dict[str, np.ndarray]) -> None:
         """Take one step's scalars.
 
-        Raises UserError if one of them is not finite: nothing that follows could be of use.
+        Raises Diverged if one of them is not finite: nothing that follows could be of use.
         """
         row = {name: float(value) for name, value in scalars.items()}
         if wild := [name for name, value in row.items() if not math.isfinite(value)]:
-            raise UserError(
+            raise Diverged(
                 f"{wild[-1]} is {row[wild[-1]]} at step {step}; the checkpoints before it are kept\n"
                 "try a lower learning rate, a longer warm-up or an optimizer with clip=1.0, in a new run folder"
             )
