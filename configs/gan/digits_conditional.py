@@ -1,6 +1,6 @@
 """Digits on demand by a GAN: a generator told which digit to draw, and a discriminator that compares like with like.
 
-unverified
+Promise: unverified
 """
 
 from configs.gan.digits_r3gan import digits, r3gan

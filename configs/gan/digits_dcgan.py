@@ -1,6 +1,6 @@
 """DCGAN on digits: the GAN of 2015, its batch normalisation and its losses, to see what ten years have brought.
 
-unverified
+Promise: unverified
 """
 
 from configs.gan.digits_r3gan import digits

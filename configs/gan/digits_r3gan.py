@@ -1,6 +1,6 @@
 """R3GAN on digits: a generator and a discriminator without normalisation, held together by R1 and R2.
 
-unverified
+Promise: unverified
 """
 
 from jaxgen.adversarial.penalties import R1, R2

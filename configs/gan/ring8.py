@@ -1,6 +1,6 @@
 """Eight narrow Gaussians on a circle: the classic trap for generators that collapse.
 
-unverified
+Promise: unverified
 """
 
 from configs.gan.grid25 import plane

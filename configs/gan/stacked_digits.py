@@ -1,6 +1,8 @@
 """A thousand modes: three digits in three channels, each triple as likely as the other, by R3GAN's losses.
 
-unverified
+Promise: all 1,000 modes in 26,000 samples, KL 0.045 from uniform (real triples: 0.0196, floor: 0.0192), after 6.3 min
+on 2 CPU cores beside two other jobs (uv run train.py configs/gan/stacked_digits.py). These are 8×8 digits, read by
+digits_cnn: published numbers of Stacked MNIST do not compare.
 """
 
 from jaxgen.adversarial.penalties import R1, R2
