@@ -207,7 +207,7 @@ class Gan:
         critic = states.update(critic, self.txs["discriminator"], grads, stats=moving.pop("stats"))
         del scalars["loss"]  # the generator's bears the name
         scalars |= {"discriminator_gradient_norm": optax.tree.norm(grads), **watch.beside(real, fake)}
-        if self.augmentation.init():
+        if not isinstance(self.augmentation, NoAugmentation):
             scalars["augmentation"] = p
         return critic, {**extra, **moving}, scalars
 
