@@ -41,8 +41,8 @@ CONFIGS = {f"{path.parent.name}/{path.stem}": path for path in sorted((ROOT / "c
 EMBEDDED = re.compile("digits|scenes|toy2d|ring8|grid25")
 # Take half a minute each to compile, or have a net that another config is tried with.
 LONG = re.compile(
-    "r50|resnet50|deeplab|voc_fcn8s|pets_unet|scenes_unet|cifar10_edm|edm2|digits_flow|digits_ddpm|digits_conditional|"
-    "cifar10_stylegan2_ada|cifar10_r3gan|ffhq256_r3gan"
+    "r50|resnet50|deeplab|voc_fcn8s|pets_unet|scenes_unet|scenes_fcn16s|scenes_fcn32s|cifar10_edm|edm2|digits_edm|"
+    "digits_flow|digits_ddpm|digits_conditional|digits_r3gan|dit_xl2|cifar10_stylegan2_ada|cifar10_r3gan|ffhq256_r3gan"
 )
 HUGE = re.compile("xl2|edm2_s")  # too many parameters for a small machine's memory, with their averages
 # Pictures as the data set has them: height, width, channels.

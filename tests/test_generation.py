@@ -81,6 +81,7 @@ def test_the_protocol_counts_evaluations():
     assert with_sampling(guidance=ClassifierFree(scale=2.0, high=1.0)).protocol()["nfe"] < 10
 
 
+@pytest.mark.slow
 def test_accumulation_sees_the_same_noise(key):
     objective = dataclasses.replace(OBJECTIVE, label_dropout=0.5)
     batch = {"image": jax.random.bits(key, (4, *SHAPE), jnp.uint8), "label": jnp.arange(4) % 3}
@@ -91,6 +92,7 @@ def test_accumulation_sees_the_same_noise(key):
         np.testing.assert_allclose(b, a, rtol=1e-3, atol=1e-5, err_msg=path)
 
 
+@pytest.mark.slow
 def test_dropped_labels_are_the_null_class(key):
     # With every label dropped, the labels that the batch had cannot matter.
     objective = dataclasses.replace(OBJECTIVE, label_dropout=1.0)
