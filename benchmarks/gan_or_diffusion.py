@@ -45,6 +45,11 @@ COLUMNS = {
     "stacked_digits": ("modes", "kl", "recall", "precision", "seconds"),
 }
 
+PLOTTED = {
+    "grid25": ("modes", "high_quality", "kl", "recall"),
+    "stacked_digits": ("modes", "kl", "recall", "precision"),
+}
+
 
 def contestants(name: str) -> dict[str, Experiment]:
     """Return the experiments of one data set, of no particular length."""
@@ -79,17 +84,13 @@ def draw(found: dict[str, dict[str, list[seeds.Results]]], out: pathlib.Path) ->
     """Plot each number over the contestants, a point for each seed."""
     import matplotlib.figure
 
-    shown = ("modes", "high_quality", "kl", "recall")
     figure = matplotlib.figure.Figure(figsize=(11, 2.8 * len(found)), dpi=120, layout="constrained")
-    grid = figure.subplots(len(found), len(shown), squeeze=False)
+    grid = figure.subplots(len(found), 4, squeeze=False)
     for axes, (name, rows) in zip(grid, found.items(), strict=True):
-        for axis, column in zip(axes, shown, strict=True):
-            for i, (contestant, results) in enumerate(rows.items()):
+        for axis, column in zip(axes, PLOTTED[name], strict=True):
+            for i, results in enumerate(rows.values()):
                 values = [row[column] for row in results if column in row]
-                axis.plot([i] * len(values), values, "o", alpha=0.6, label=contestant)
-            if not any(column in row for results in rows.values() for row in results):
-                axis.axis("off")
-                continue
+                axis.plot([i] * len(values), values, "o", alpha=0.6)
             if column == "kl":
                 axis.set_yscale("log")
             axis.set(title=f"{name}: {column}", xlim=(-0.5, len(rows) - 0.5))

@@ -18,6 +18,7 @@ from jaxgen.data.source import Examples
 from jaxgen.diffusion.grids import Grid
 from jaxgen.experiment import Experiment
 from jaxgen.features.inception import Inception
+from jaxgen.latent import numbered
 from jaxgen.measures.distribution import Distribution
 from jaxgen.measures.view import Samples
 from jaxgen.objective import Generative, Metrics, Objective
@@ -153,7 +154,7 @@ class Gallery:
         objective: Any = self._experiment.objective
         if not hasattr(objective, "log_likelihood"):
             raise UserError(f"{type(objective).__name__} has no likelihood; remove Likelihood from the measures")
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(self._experiment.seed), jnp.arange(len(images)))
+        keys = numbered(jax.random.key(self._experiment.seed), jnp.arange(len(images)))
 
         def one(state: State, images: jax.Array, keys: jax.Array, label: jax.Array | None) -> jax.Array:
             return objective.log_likelihood(state, images, keys, label, grid, probes)

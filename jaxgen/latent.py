@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 
 @struct.dataclass
@@ -14,6 +14,11 @@ class Towards:
 
     keys: Any  # Key[b]
     share: Any  # f32[b] in 0..1
+
+
+def numbered(key: PRNGKeyArray, numbers: Int[Array, " b"]) -> Key[Array, " b"]:
+    """Return the key of each number, whatever others are asked for beside it."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
 
 
 def fold(keys: Key[Array, " b"], number: int) -> Key[Array, " b"]:

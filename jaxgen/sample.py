@@ -13,7 +13,7 @@ from jaxtyping import Float32, Int32
 from PIL import Image
 
 from jaxgen import pictures
-from jaxgen.latent import Towards
+from jaxgen.latent import Towards, numbered
 from jaxgen.objective import Generative, Panels
 from jaxgen.parallel.mesh import batch_parts, batch_sharding, replicated
 from jaxgen.pixels import scatter
@@ -57,11 +57,9 @@ def drawer(
     def generate(
         state: State, weak: State | None, seed: jax.Array, number: jax.Array, label: jax.Array | None, other: Any
     ) -> jax.Array:
-        def keys(number: jax.Array) -> jax.Array:
-            return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), number)
-
-        towards = None if other is None else Towards(keys=keys(other[0]), share=other[1])
-        return objective.generate(state, shape, keys(number), label, weak, towards)
+        key = jax.random.key(seed)
+        towards = None if other is None else Towards(keys=numbered(key, other[0]), share=other[1])
+        return objective.generate(state, shape, numbered(key, number), label, weak, towards)
 
     run = jax.jit(generate, out_shardings=whole)
 

@@ -24,7 +24,7 @@ from jaxgen.diffusion.predictions import Prediction
 from jaxgen.diffusion.sampling import Sampling
 from jaxgen.diffusion.solvers import Trajectory
 from jaxgen.diffusion.weighting import Plain, Weighting
-from jaxgen.latent import Towards
+from jaxgen.latent import Towards, numbered
 from jaxgen.metrics import Mean
 from jaxgen.nn.conditioning import one_hot
 from jaxgen.objective import Curves, Horizon, Metrics, Panels, Picture, Scalars
@@ -143,7 +143,7 @@ class Diffusion:
         """Sum, over the valid rows, the weighted loss and the squared error at eight levels of noise."""
         x0 = to_float(batch["image"])
         # The noise of a row is a function of its place in the data, whatever batch it comes in.
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
+        keys = numbered(key, batch["index"])
         net = self._net(state, self._labels(batch))
         own = state.nets["weighting"].best_params if "weighting" in state.nets else {}
 
@@ -191,7 +191,7 @@ class Diffusion:
         k_noise, k_grid = jax.random.split(key)
         n, shape = self.side**2, x0.shape[1:]
         label = jnp.arange(n) % self.side % self.classes if self.classes else None
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(k_grid, jnp.arange(n))
+        keys = numbered(k_grid, jnp.arange(n))
         samples, steps = self._draw(state, shape, keys, label, None, trace=True)
         assert steps is not None
         sums = self.evaluate(state, {**batch, "valid": jnp.ones(len(x0), bool)}, key)

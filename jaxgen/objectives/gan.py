@@ -17,7 +17,7 @@ from jaxgen.adversarial import watch
 from jaxgen.adversarial.augmentation import Augmentation, NoAugmentation
 from jaxgen.adversarial.losses import AdversarialLoss, RelativisticPairing
 from jaxgen.adversarial.path_length import PathLength
-from jaxgen.latent import Towards
+from jaxgen.latent import Towards, numbered
 from jaxgen.metrics import Mean
 from jaxgen.objective import Horizon, Metrics, Panels, Picture, Scalars
 from jaxgen.objectives import players, shown, single
@@ -269,7 +269,7 @@ class Gan:
     def preview(self, state: State, batch: Batch, key: PRNGKeyArray) -> Mapping[str, Picture]:
         """Show samples of the same noise each time, and what the discriminator makes of them and of test examples."""
         real = to_float(batch["image"])
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(self.side**2))
+        keys = numbered(key, jnp.arange(self.side**2))
         label = jnp.arange(self.side**2) % self.side % self.classes if self.classes else None
         samples = self.generate(state, real.shape[1:], keys, label, None)
         if real.ndim == 2:
@@ -290,7 +290,7 @@ class Gan:
     def _beside(self, state: State, batch: Batch, key: PRNGKeyArray) -> tuple[Array, Array, Array]:
         """Return a sample for each row, and the discriminator's outputs on the rows and on the samples."""
         real, label = to_float(batch["image"]), batch["label"] if self.classes else None
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, batch["index"])
+        keys = numbered(key, batch["index"])
         fake = self.generate(state, real.shape[1:], keys, label, None)
         return fake, self._judge(state, real, label), self._judge(state, fake, label)
 
