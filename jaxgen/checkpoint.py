@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, UInt32
 from orbax.checkpoint import v1 as ocp
 
+from jaxgen.parallel.processes import first, together
 from jaxgen.typing import Tree, UserError
 
 # Orbax reports every damaged file through absl with a traceback; ours is the one line that `restore` says.
@@ -29,8 +30,12 @@ def checksum(state: Tree) -> UInt32[Array, ""]:
     """
     total = jnp.uint32(0)
     for i, leaf in enumerate(jax.tree.leaves(state)):
-        words = _words(leaf).reshape(-1)
-        place = jax.lax.iota(jnp.uint32, words.size) * jnp.uint32(2) + jnp.uint32(1)
+        words = _words(leaf)
+        # Places in the flattened array, without flattening it: that would gather what lies on many devices.
+        place = jnp.uint32(0)
+        for axis, size in enumerate(words.shape):
+            place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+        place = place * jnp.uint32(2) + jnp.uint32(1)
         total = total + jnp.sum(words * place, dtype=jnp.uint32) * jnp.uint32(2 * i + 1)
     return total
 
@@ -111,11 +116,14 @@ class Checkpoints:
 
     def set_aside(self, newer_than: int) -> None:
         """Move damaged checkpoints newer than a step out of the way of the steps that will be saved again."""
-        for step in [s for s in self.steps if s > newer_than]:
+        newer = [s for s in self.steps if s > newer_than]
+        together("before setting aside")
+        for step in newer if first() else []:
             aside = self.folder.parent / "damaged" / str(step)
             aside.parent.mkdir(exist_ok=True)
             shutil.rmtree(aside, ignore_errors=True)
             (self.folder / str(step)).rename(aside)
+        together("after setting aside")
         self._orbax.reload()
 
     def close(self) -> None:

@@ -68,6 +68,7 @@ def _train(arguments: list[str]) -> None:
     if arguments[0].startswith("-"):
         raise UserError(f"the config comes first. {usage}")
     from jaxgen import config, loop
+    from jaxgen.parallel import processes
     from jaxgen.run import RunFolder
 
     path, rest = pathlib.Path(arguments[0]), arguments[1:]
@@ -78,10 +79,12 @@ def _train(arguments: list[str]) -> None:
     except argparse.ArgumentError as error:
         raise UserError(str(error)) from error
     experiment = config.override(config.load(path), rest, prog=f"train.py {path}")
+    processes.join()
     use_compilation_cache()
     folder = RunFolder(given.run_dir)
     loop.train(experiment, folder)
-    print(f"run folder: {folder.path}")
+    if processes.first():
+        print(f"run folder: {folder.path}")
 
 
 def _list(given: argparse.Namespace) -> None:
@@ -173,6 +176,7 @@ def _predict(given: argparse.Namespace) -> None:
 
 def _inspect(given: argparse.Namespace) -> None:
     from jaxgen import tree
+    from jaxgen.parallel import rules
     from jaxgen.restored import restore
     from jaxgen.run import RunFolder
 
@@ -185,8 +189,7 @@ def _inspect(given: argparse.Namespace) -> None:
     found = {"step": run.step, "parameters": sum(nets.values()), "nets": nets, "digest": tree.digest(run.state)}
     if given.json:
         return _print_json(found | {"arrays": arrays})
-    for row in arrays:
-        print(f"{row['path']:<70} {row['dtype']:<9} {row['shape']!s:<20} {row['spec']}")
+    print(*rules.table(run.state), sep="\n")
     print(f"step {found['step']}  parameters {found['parameters']:,}  digest {found['digest']}")
 
 

@@ -22,7 +22,8 @@ from jaxgen.latent import numbered
 from jaxgen.measures.distribution import Distribution
 from jaxgen.measures.view import Samples
 from jaxgen.objective import Generative, Metrics, Objective
-from jaxgen.parallel.mesh import batch_parts, batch_sharding, put_batch, replicated
+from jaxgen.parallel.activations import pinned
+from jaxgen.parallel.mesh import batch_parts, batch_sharding, put_batch, replicated, rows_here
 from jaxgen.pixels import to_float
 from jaxgen.restored import Restored
 from jaxgen.sample import balanced, drawer
@@ -39,7 +40,8 @@ def evaluator(objective: Objective, mesh: Mesh, seed: int, stop: Callable[[], bo
     """
     # Every evaluation draws the same random numbers: its result is a function of the state and the data.
     step = jax.jit(
-        lambda state, batch: objective.evaluate(state, batch, jax.random.key(seed)), out_shardings=replicated(mesh)
+        pinned(mesh, lambda state, batch: objective.evaluate(state, batch, jax.random.key(seed))),
+        out_shardings=replicated(mesh),
     )
 
     def evaluate(state: State, batches: Iterable[dict[str, np.ndarray]]) -> Metrics | None:
@@ -60,14 +62,16 @@ def evaluator(objective: Objective, mesh: Mesh, seed: int, stop: Callable[[], bo
 def evaluation_batches(
     pipeline: Pipeline, examples: Examples, mesh: Mesh, batch_size: int
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Return every example once, in batches of the given size or what next divides over the devices."""
+    """Return every example once, in batches of the given size or what next divides over the devices.
+
+    Of each batch a process gets the rows that its devices hold.
+    """
     size = -(-batch_size // batch_parts(mesh)) * batch_parts(mesh)
     return batches.test_batches(
         examples,
         pipeline.transforms,
         batch_size=size,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        rows=rows_here(mesh, size),
         workers=pipeline.workers,
     )
 
@@ -136,7 +140,9 @@ class Gallery:
         Of a split of more than 50,000 it is so many, drawn once and for all: they are held in memory.
         """
         found: dict[str, list[np.ndarray]] = {"image": [], "label": []}
-        for batch in evaluation_batches(self._experiment.test, _some(self._sets[split]), self._mesh, 256):
+        pipeline, examples = self._experiment.test, _some(self._sets[split])
+        # Whole on every process: what is measured of them is computed on the host.
+        for batch in batches.test_batches(examples, pipeline.transforms, batch_size=256, workers=pipeline.workers):
             for name in found.keys() & batch.keys():
                 found[name].append(batch[name][batch["valid"]])
         image = np.asarray(to_float(jnp.asarray(np.concatenate(found["image"]))))
@@ -144,7 +150,8 @@ class Gallery:
 
     def map(self, f: Callable[[jax.Array], jax.Array], images: np.ndarray) -> np.ndarray:
         """Return f of the images, computed in batches of one shape."""
-        return self._batched(jax.jit(f, out_shardings=replicated(self._mesh)), images, size=min(len(images), 256))
+        run = jax.jit(pinned(self._mesh, f), out_shardings=replicated(self._mesh))
+        return self._batched(run, images, size=min(len(images), 256))
 
     def log_likelihood(self, images: np.ndarray, label: np.ndarray | None, grid: Grid, probes: int) -> np.ndarray:
         """Return ln p of each image in nats, by the probability-flow ODE down the grid.
@@ -159,7 +166,7 @@ class Gallery:
         def one(state: State, images: jax.Array, keys: jax.Array, label: jax.Array | None) -> jax.Array:
             return objective.log_likelihood(state, images, keys, label, grid, probes)
 
-        run = functools.partial(jax.jit(one, out_shardings=replicated(self._mesh)), self._state)
+        run = functools.partial(jax.jit(pinned(self._mesh, one), out_shardings=replicated(self._mesh)), self._state)
         return self._batched(run, images, keys, label, size=self._experiment.test_batch_size)
 
     def _batched(self, run: Callable[..., jax.Array], *arrays: Any, size: int) -> np.ndarray:

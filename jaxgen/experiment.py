@@ -63,6 +63,9 @@ class Experiment:
         object.__setattr__(self, "objective", dataclasses.replace(self.objective, steps=self.steps))  # type: ignore[type-var]
 
 
+LAYOUT = ("mesh", "rule")  # fields that say where numbers are computed, and not which
+
+
 def encode(value: Any) -> Any:
     """Turn an experiment, or any part of it, into JSON that `decode` turns back."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -1,8 +1,16 @@
 """Signals: the first asks the run to save and stop, the second stops it at once."""
 
 import signal
+from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import NoReturn
+from typing import Any, NoReturn
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxgen.parallel.mesh import assembled
 
 
 class Interrupted(Exception):
@@ -24,8 +32,8 @@ class Interrupt:
         return self._number != 0
 
     def leave(self, step: int) -> NoReturn:
-        """Raise Interrupted."""
-        raise Interrupted(step, self._number)
+        """Raise Interrupted; where the signal came to another process, as if it had been SIGTERM."""
+        raise Interrupted(step, self._number or signal.SIGTERM)
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
         if self._number:
@@ -41,3 +49,22 @@ class Interrupt:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+def agreed(mesh: Mesh, wish: Callable[[], bool]) -> Callable[[], bool]:
+    """Return `wish` for a mesh of one process; of several, whether any of them wished for it a call ago.
+
+    A process that stopped alone would leave the others waiting in their next step. All of them ask in turn, and each
+    answer is read one call late, when the devices have long computed it: no step waits for it.
+    """
+    if not mesh.is_multi_process:
+        return wish
+    spread = NamedSharding(mesh, PartitionSpec(tuple(mesh.shape)))
+    asked: list[Any] = []
+
+    def ask() -> bool:
+        mine = np.array([wish()])
+        asked.append(jnp.any(assembled((mesh.size,), spread, lambda _: mine)))
+        return len(asked) > 1 and bool(jax.device_get(asked.pop(0)))
+
+    return ask

@@ -125,6 +125,16 @@ class Terminal:
         sys.stdout.flush()
 
 
+class Silent:
+    """What the other processes of a run have in the terminal's place."""
+
+    def say(self, text: str) -> None:
+        pass
+
+    def advance(self, step: int) -> None:
+        pass
+
+
 def _short(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 

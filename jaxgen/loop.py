@@ -16,10 +16,13 @@ from jaxgen.checkpoint import Checkpoints
 from jaxgen.data import batches
 from jaxgen.evaluate import Gallery, evaluation_batches, evaluator
 from jaxgen.experiment import Experiment
-from jaxgen.interrupt import Interrupt
-from jaxgen.log import JsonLines, Log, TensorBoard, Terminal
+from jaxgen.interrupt import Interrupt, agreed
+from jaxgen.log import JsonLines, Log, Silent, TensorBoard, Terminal
 from jaxgen.objective import Generative, Watched
-from jaxgen.parallel.mesh import check_batch, put_batch
+from jaxgen.parallel import rules
+from jaxgen.parallel.activations import pinned
+from jaxgen.parallel.mesh import check_batch, put_batch, replicated, rows_here
+from jaxgen.parallel.processes import first
 from jaxgen.program import program
 from jaxgen.restored import averages
 from jaxgen.run import Data, RunFolder
@@ -52,10 +55,13 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         isinstance(a, Power) for a in getattr(experiment.objective, "averages", ())
     ):
         raise UserError("--snapshot-every keeps averages for later; the objective's averages hold no Power(width=…)")
-    folder.claim(experiment, data)
+    moved = folder.claim(experiment, data)
+    if first():
+        folder.sharding.write_text("\n".join(rules.table(run.shapes)) + "\n")
 
     with contextlib.ExitStack() as stack:
         interrupt = stack.enter_context(Interrupt())
+        stopping = agreed(mesh, interrupt)
         stack.enter_context(jax.set_mesh(mesh))
         checkpoints = stack.enter_context(Checkpoints(folder.checkpoints, keep=experiment.keep))
         snapshots = stack.enter_context(Checkpoints(folder.snapshots, keep=None)) if experiment.snapshot_every else None
@@ -65,25 +71,30 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         start, state = found if found else (0, run.init())
         checkpoints.set_aside(newer_than=start)
 
-        terminal = Terminal(experiment.steps, done=start)
-        logs: list[Log] = [
-            terminal,
-            JsonLines(folder.metrics, resume_from=start),
-            TensorBoard(folder.path, resume_from=start),
-        ]
+        terminal: Terminal | Silent = Silent()
+        logs: list[Log] = []
+        if first():
+            terminal = Terminal(experiment.steps, done=start)
+            files = JsonLines(folder.metrics, resume_from=start), TensorBoard(folder.path, resume_from=start)
+            logs = [terminal, *files]
         for log in logs:
             stack.callback(log.close)
         for line in damaged:
             terminal.say(f"warning: {line}")
         if start:
             terminal.say(f"going on from step {start} of {experiment.steps} in {folder.path}")
+            for line in moved:
+                terminal.say(f"note: laid out anew: {line}")
 
         def test(size: int) -> Iterator[dict[str, np.ndarray]]:
             return evaluation_batches(experiment.test, test_set, mesh, size)
 
-        measure = evaluator(experiment.objective, mesh, experiment.seed, interrupt)
+        measure = evaluator(experiment.objective, mesh, experiment.seed, stopping)
         key = jax.random.key(experiment.seed)
-        preview = jax.jit(lambda state, batch: experiment.objective.preview(state, batch, key))
+        preview = jax.jit(
+            pinned(mesh, lambda state, batch: experiment.objective.preview(state, batch, key)),
+            out_shardings=replicated(mesh),
+        )
         pictured = len(data.element["image"][0]) == 3
         shown = put_batch(mesh, next(iter(test(PREVIEW if pictured else POINTS))))
         feed = batches.train_batches(
@@ -93,8 +104,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
             batch_size=experiment.batch_size,
             start=start,
             stop=experiment.steps,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+            rows=rows_here(mesh, experiment.batch_size),
             workers=experiment.train.workers,
         )
         window = Window(experiment.batch_size)
@@ -115,7 +125,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
             terminal.advance(step)
 
             last = step == experiment.steps
-            stop = interrupt()
+            stop = stopping()
             if last or stop or step % experiment.log_every == 0 or step % experiment.checkpoint_every == 0:
                 # A checkpoint is only taken of a state whose loss and gradient have been seen to be finite.
                 window.add(step, jax.device_get(pending))
@@ -138,7 +148,8 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
                 interrupt.leave(step)
             if last or step % experiment.preview_every == 0:
                 with window.paused():
-                    for name, shown_as in jax.device_get(preview(state, shown)).items():
+                    seen = jax.device_get(preview(state, shown))
+                    for name, shown_as in seen.items() if first() else ():
                         picture = pictures.draw(shown_as, test_set.classes)
                         pictures.save_png(folder.previews / f"step_{step:08}_{name}.png", picture)
                         for log in logs:
@@ -162,7 +173,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         if experiment.measures:
 
             def leave() -> None:
-                if interrupt():
+                if stopping():
                     checkpoints.close()
                     interrupt.leave(experiment.steps)
 
@@ -172,7 +183,8 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
             log.write(experiment.steps, "test", results)
         for line in metrics.table(results):
             terminal.say(line)
-        write_results(folder, experiment.steps, results)
+        if first():
+            write_results(folder, experiment.steps, results)
         return results
 
 

@@ -15,6 +15,7 @@ from jaxgen.metrics import predicted
 from jaxgen.objectives.classification import Classification
 from jaxgen.objectives.segmentation import Segmentation
 from jaxgen.palette import palette
+from jaxgen.parallel.activations import pinned
 from jaxgen.pixels import to_float
 from jaxgen.restored import Restored
 from jaxgen.typing import UserError
@@ -41,7 +42,7 @@ def predict(run: Restored, paths: Sequence[pathlib.Path], out: pathlib.Path) -> 
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror}; choose another folder with --out") from error
-    forward = jax.jit(objective.predict)
+    forward = jax.jit(pinned(run.mesh, objective.predict))
     with jax.set_mesh(run.mesh):
         return [
             {"image": str(path)} | describe(forward, run, image, path.stem, out)

@@ -10,10 +10,11 @@ from jax.sharding import Mesh
 
 from jaxgen.experiment import Experiment
 from jaxgen.objective import Scalars
+from jaxgen.parallel.activations import pinned
 from jaxgen.parallel.mesh import batch_sharding, replicated, with_shardings
 from jaxgen.parallel.rules import shardings
 from jaxgen.state import State
-from jaxgen.typing import Batch, Spec, Tree
+from jaxgen.typing import Batch, Spec, Tree, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Program:
             key = jax.random.fold_in(jax.random.key(self.experiment.seed), state.step + 1)
             return self.experiment.objective.step(state, batch, key)
 
-        return jax.jit(step, donate_argnums=0, out_shardings=(self._where, replicated(self.mesh)))
+        return jax.jit(pinned(self.mesh, step), donate_argnums=0, out_shardings=(self._where, replicated(self.mesh)))
 
     @property
     def _where(self) -> Tree:
@@ -56,10 +57,28 @@ def program(experiment: Experiment, mesh: Mesh, element: Mapping[str, tuple[tupl
 
     `element` holds the shape and type of each array of one training example.
     """
-    placed = batch_sharding(mesh)
+    whole = {name: ((experiment.batch_size, *shape), dtype) for name, (shape, dtype) in element.items()}
     spec = {
-        name: jax.ShapeDtypeStruct((experiment.batch_size, *shape), dtype, sharding=placed)
-        for name, (shape, dtype) in element.items()
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh, shape))
+        for name, (shape, dtype) in whole.items()
     }
     shapes = jax.eval_shape(functools.partial(experiment.objective.init, spec=spec), jax.random.key(0))
-    return Program(experiment, mesh, spec, with_shardings(shapes, shardings(experiment.rule, shapes, mesh)))
+    placed = with_shardings(shapes, shardings(experiment.rule, shapes, mesh))
+    _check_axes(mesh, spec, placed)
+    return Program(experiment, mesh, spec, placed)
+
+
+def _check_axes(mesh: Mesh, spec: Spec, shapes: Tree) -> None:
+    """Raise UserError where devices of an axis would all do the same work."""
+    rows = spec["image"].shape[1]
+    if mesh.shape["context"] > 1 and "context" not in spec["image"].sharding.spec:
+        raise UserError(
+            f"mesh: the {rows} rows of a picture do not divide over the {mesh.shape['context']} devices of 'context'; "
+            f"set --mesh.context to a divisor of {rows}"
+        )
+    used = {axis for leaf in jax.tree.leaves(shapes) for axis in jax.tree.leaves(tuple(leaf.sharding.spec))}
+    if mesh.shape["tensor"] > 1 and "tensor" not in used:
+        raise UserError(
+            f"mesh: 'tensor' has {mesh.shape['tensor']} devices, and the rule splits nothing over them; set the "
+            "config's rule to one that does, such as jaxgen.parallel.rules.DIT, or --mesh.tensor 1"
+        )

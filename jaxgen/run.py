@@ -14,6 +14,7 @@ import numpy as np
 
 from jaxgen import experiment as experiments
 from jaxgen.experiment import Experiment
+from jaxgen.parallel.processes import first, together
 from jaxgen.typing import UserError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
@@ -58,18 +59,25 @@ class RunFolder:
         return self.path / "experiment.txt"
 
     @property
+    def sharding(self) -> pathlib.Path:
+        return self.path / "sharding.txt"
+
+    @property
     def json(self) -> pathlib.Path:
         return self.path / "experiment.json"
 
-    def claim(self, experiment: Experiment, data: Data) -> None:
-        """Make the folder this experiment's, or check that it already is.
+    def claim(self, experiment: Experiment, data: Data) -> list[str]:
+        """Make the folder this experiment's, or check that it already is; say what has moved on the mesh since.
 
         Raises UserError if the folder holds another experiment (naming the fields that differ), holds something
-        else, or cannot be written.
+        else, or cannot be written. The same experiment may go on with another mesh and another rule.
         """
         encoded = experiments.encode(experiment)
+        moved: list[str] = []
         if self.json.exists():
             differ = experiments.differences(_read(self.json), encoded)
+            moved = [line for line in differ if line.startswith(experiments.LAYOUT)]
+            differ = [line for line in differ if line not in moved]
             if differ:
                 more = f"; and {len(differ) - 4} more" if len(differ) > 4 else ""
                 raise UserError(
@@ -78,19 +86,26 @@ class RunFolder:
                 )
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise UserError(f"{self.path} is there and is not a run folder; choose another with --run-dir")
+        together("before claiming the run folder")
+        if first():
+            self._write(experiment, encoded, data, fresh=moved != [] or not self.json.exists())
+        together("after claiming the run folder")
+        return moved
+
+    def _write(self, experiment: Experiment, encoded: Any, data: Data, *, fresh: bool) -> None:
         try:
             self.previews.mkdir(parents=True, exist_ok=True)
             probe = self.path / ".writable"
             probe.touch()
             probe.unlink()
-            if not self.json.exists():
+            if fresh:
                 self.text.write_text(_about(experiment))
                 element = {name: [list(shape), str(dtype)] for name, (shape, dtype) in data.element.items()}
                 (self.path / "data.json").write_text(json.dumps({"classes": data.classes, "element": element}))
                 # Written last and at once: a folder with this file in it has been claimed whole.
-                fresh = self.json.with_suffix(".tmp")
-                fresh.write_text(json.dumps(encoded, indent=1))
-                fresh.replace(self.json)
+                whole = self.json.with_suffix(".tmp")
+                whole.write_text(json.dumps(encoded, indent=1))
+                whole.replace(self.json)
         except OSError as error:
             raise UserError(f"cannot write to {self.path}: {error.strerror}; choose another with --run-dir") from error
 

@@ -15,6 +15,7 @@ from PIL import Image
 from jaxgen import pictures
 from jaxgen.latent import Towards, numbered
 from jaxgen.objective import Generative, Panels
+from jaxgen.parallel.activations import pinned
 from jaxgen.parallel.mesh import batch_parts, batch_sharding, replicated
 from jaxgen.pixels import scatter
 from jaxgen.restored import Restored
@@ -61,7 +62,7 @@ def drawer(
         towards = None if other is None else Towards(keys=numbered(key, other[0]), share=other[1])
         return objective.generate(state, shape, numbered(key, number), label, weak, towards)
 
-    run = jax.jit(generate, out_shardings=whole)
+    run = jax.jit(pinned(mesh, generate), out_shardings=whole)
 
     def draw(
         seed: int,

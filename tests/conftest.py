@@ -1,11 +1,11 @@
-"""Tests are stricter than the user's run: four fake devices, warnings are errors, ranks are never promoted."""
+"""Tests are stricter than the user's run: eight fake devices, warnings are errors, ranks are never promoted."""
 
 import tempfile
 
 import jax
 import pytest
 
-jax.config.update("jax_num_cpu_devices", 4)
+jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Many tests compile the same program; one folder for one run of them, so that none depends on an earlier run.
 _cache = tempfile.TemporaryDirectory(prefix="jaxgen-tests-")

@@ -76,7 +76,7 @@ def test_batches_depend_on_the_seed_and_on_their_number() -> None:
 
 @pytest.mark.parametrize("count", [2, 4])
 def test_processes_hold_the_rows_of_one_batch(count: int) -> None:
-    parts = [train(process_index=index, process_count=count) for index in range(count)]
+    parts = [train(rows=rows) for rows in np.split(np.arange(8), count)]
     assert all(batch["image"].shape == (8 // count, 10, 12, 3) for part in parts for batch in part)
     joined = [
         {key: np.concatenate([part[key] for part in step]) for key in step[0]} for step in zip(*parts, strict=True)
@@ -121,8 +121,8 @@ def test_batches_are_plain_arrays_of_what_stacks() -> None:
 @pytest.mark.parametrize(("size", "batch_size", "count"), [(23, 8, 1), (23, 8, 2), (23, 8, 4), (16, 8, 2), (3, 8, 4)])
 def test_evaluation_reads_every_example_once_in_order(size: int, batch_size: int, count: int) -> None:
     parts = [
-        list(batches.test_batches(Numbered(size), (), batch_size=batch_size, process_index=i, process_count=count))
-        for i in range(count)
+        list(batches.test_batches(Numbered(size), (), batch_size=batch_size, rows=rows))
+        for rows in np.split(np.arange(batch_size), count)
     ]
     steps = [{key: np.concatenate([p[key] for p in step]) for key in step[0]} for step in zip(*parts, strict=True)]
     assert len(steps) == -(-size // batch_size)
@@ -165,11 +165,6 @@ def test_pictures_of_different_sizes_do_not_stack(workers: int) -> None:
         (batch,) = train_batches(Sizes(), crop, seed=0, batch_size=4, start=0, stop=1)
         assert batch["mask"].shape == (4, 16, 16)
         assert len(list(batches.test_batches(Sizes(), (), batch_size=1))) == 4  # one at a time, any size will do
-
-
-def test_a_batch_must_divide_over_the_processes() -> None:
-    with pytest.raises(UserError, match="a batch of 8 does not divide over 3 processes"):
-        train(process_count=3)
 
 
 def test_a_pipeline_is_a_value() -> None:

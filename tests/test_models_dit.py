@@ -1,6 +1,7 @@
 """DiT with its descendants' options, and the denoiser of points: parity with torch, and laws."""
 
 import functools
+import math
 import pathlib
 from typing import Any
 
@@ -91,7 +92,11 @@ def torch_variables(net: DiT, x: Any) -> Any:
         end = "bias" if kind == "bias" else "weight"
         if modules[0] == "blocks":
             name = (IN_BLOCK | MLP[type(net.mlp).__name__])[modules[1]]
-            return np.stack([value(f"blocks.{i}.{name}.{end}", like.shape[:0:-1]).T for i in range(like.shape[0])])
+            # Heads, and a gate beside its value, have axes of their own that torch has in one.
+            inputs = 2 if kind == "kernel" else 1
+            flat = (*like.shape[1:inputs], math.prod(like.shape[inputs:]))
+            each = [value(f"blocks.{i}.{name}.{end}", flat[::-1]).T for i in range(like.shape[0])]
+            return np.stack(each).reshape(like.shape)
         if kind == "label":
             return value("y_embedder.embedding_table.weight", like.shape)
         name = f"{NAMES['/'.join(modules)]}.{end}"

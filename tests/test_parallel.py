@@ -4,33 +4,49 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from jaxgen.parallel.mesh import MeshShape, check_batch, put_batch
-from jaxgen.parallel.rules import ByPath, Fsdp, Replicated, shardings
+from jaxgen.parallel.rules import ByPath, Composed, Fsdp, Replicated, Split, shardings
 from jaxgen.typing import UserError
+
+
+def four(shape: MeshShape | None = None) -> Mesh:
+    return (shape or MeshShape()).build(jax.devices()[:4])
 
 
 @pytest.mark.parametrize(
     ("shape", "sizes"),
     [
-        (MeshShape(), (4, 1, 1)),
-        (MeshShape(replica=1, fsdp=-1), (1, 4, 1)),
-        (MeshShape(replica=2, fsdp=-1), (2, 2, 1)),
-        (MeshShape(replica=2, fsdp=1, tensor=2), (2, 1, 2)),
+        (MeshShape(), (8, 1, 1, 1)),
+        (MeshShape(replica=1, fsdp=-1), (1, 8, 1, 1)),
+        (MeshShape(replica=2, fsdp=-1), (2, 4, 1, 1)),
+        (MeshShape(replica=2, fsdp=1, tensor=-1), (2, 1, 1, 4)),
+        (MeshShape(replica=2, fsdp=2, context=2), (2, 2, 2, 1)),
+        (MeshShape(replica=-1, fsdp=2, slices=2), (4, 2, 1, 1)),
     ],
 )
 def test_sizes_fill_the_devices(shape, sizes):
     mesh = shape.build()
     assert tuple(mesh.shape.values()) == sizes
     assert set(mesh.axis_types) == {AxisType.Auto}
+    assert set(mesh.devices.flat) == set(jax.devices())
+
+
+def test_slices_share_the_replicas_and_nothing_else():
+    mesh = MeshShape(replica=4, fsdp=2, slices=2).build()
+    first, second = mesh.devices[:2], mesh.devices[2:]
+    assert {d.id for d in first.flat} == {0, 1, 2, 3}
+    assert {d.id for d in second.flat} == {4, 5, 6, 7}
+    with pytest.raises(UserError, match="2 replicas do not spread evenly over 4 slices"):
+        MeshShape(replica=2, fsdp=4, slices=4).build()
 
 
 @pytest.mark.parametrize(
-    "shape", [MeshShape(replica=3), MeshShape(replica=8), MeshShape(replica=3, fsdp=-1), MeshShape(fsdp=8)]
+    "shape", [MeshShape(replica=3), MeshShape(replica=16), MeshShape(replica=3, fsdp=-1), MeshShape(fsdp=16)]
 )
 def test_sizes_that_do_not_multiply_are_refused(shape):
-    with pytest.raises(UserError, match="do not multiply to the 4 device"):
+    with pytest.raises(UserError, match="do not multiply to the 8 device"):
         shape.build()
 
 
@@ -42,15 +58,15 @@ def test_impossible_sizes_are_refused(shape):
 
 def test_a_batch_that_does_not_divide_is_refused_with_one_that_does():
     with pytest.raises(UserError, match=r"batch size 30 does not divide over 4 device.*--batch-size 32"):
-        check_batch(MeshShape().build(), 30)
-    check_batch(MeshShape().build(), 32, 8)
+        check_batch(four(), 30)
+    check_batch(four(), 32, 8)
     with pytest.raises(UserError, match="8 turns"):
-        check_batch(MeshShape().build(), 16, 8)
-    check_batch(MeshShape(replica=1, fsdp=1, tensor=4).build(), 3)  # tensor devices share their rows
+        check_batch(four(), 16, 8)
+    check_batch(four(MeshShape(replica=1, tensor=4)), 3)  # tensor devices share their rows
 
 
 def test_fsdp_splits_the_largest_dimension_that_divides():
-    mesh = MeshShape(replica=1, fsdp=-1).build()
+    mesh = four(MeshShape(replica=1, fsdp=-1))
     rule = Fsdp(smallest=16)
     assert rule("w", (3, 3, 16, 64), mesh) == PartitionSpec(None, None, None, "fsdp")
     assert rule("w", (512, 10), mesh) == PartitionSpec("fsdp", None)
@@ -60,7 +76,7 @@ def test_fsdp_splits_the_largest_dimension_that_divides():
 
 
 def test_optimizer_state_lies_as_its_parameter():
-    mesh = MeshShape(replica=1, fsdp=-1).build()
+    mesh = four(MeshShape(replica=1, fsdp=-1))
     shapes = jax.eval_shape(lambda: {"params": {"w": jnp.zeros((64, 8))}, "mu": {"w": jnp.zeros((64, 8))}, "n": 0})
     found = shardings(Fsdp(smallest=1), shapes, mesh)
     assert found["params"]["w"].spec == found["mu"]["w"].spec == PartitionSpec("fsdp", None)
@@ -68,7 +84,7 @@ def test_optimizer_state_lies_as_its_parameter():
 
 
 def test_by_path_takes_the_first_and_refuses_what_none_finds():
-    mesh = MeshShape(replica=1, fsdp=-1).build()
+    mesh = four(MeshShape(replica=1, fsdp=-1))
     rule = ByPath((("head", Replicated()), ("kernel$", Fsdp(smallest=1))))
     assert rule("head/kernel", (64, 8), mesh) == PartitionSpec()
     assert rule("body/kernel", (64, 8), mesh) == PartitionSpec("fsdp", None)
@@ -77,13 +93,44 @@ def test_by_path_takes_the_first_and_refuses_what_none_finds():
 
 
 def test_a_rule_that_names_a_missing_axis_is_refused():
-    with pytest.raises(UserError, match="no axis 'model'; it has replica, fsdp, tensor"):
+    with pytest.raises(UserError, match="no axis 'model'; it has replica, fsdp, context, tensor"):
         Fsdp(axis="model")("w", (64,), MeshShape().build())
 
 
 def test_a_batch_is_split_over_replicas_and_fsdp():
-    mesh = MeshShape(replica=2, fsdp=2).build()
+    mesh = four(MeshShape(replica=2, fsdp=2))
     rows = np.arange(8, dtype=np.int32)
     placed = put_batch(mesh, {"label": rows})["label"]
     assert [shard.data.shape for shard in placed.addressable_shards] == [(2,)] * 4
     np.testing.assert_array_equal(placed, rows)
+
+
+def test_split_takes_a_dimension_from_the_end_and_refuses_what_does_not_divide():
+    mesh = four(MeshShape(replica=1, tensor=-1))
+    assert Split(-2)("w", (3, 16, 10), mesh) == PartitionSpec(None, "tensor", None)
+    assert Split(-1)("b", (8,), mesh) == PartitionSpec("tensor")
+    with pytest.raises(UserError, match=r"dimension -1 of w \(16, 10\) does not divide over the 4 devices of 'tensor'"):
+        Split(-1)("w", (16, 10), mesh)
+    with pytest.raises(UserError, match="has no dimension -3"):
+        Split(-3)("w", (16, 8), mesh)
+
+
+def test_composed_rules_share_what_is_left():
+    mesh = four(MeshShape(replica=1, fsdp=2, tensor=2))
+    rule = Composed((ByPath((("up", Split(-1)), ("", Replicated()))), Fsdp(smallest=1)))
+    assert rule("up/kernel", (6, 32), mesh) == PartitionSpec(None, ("tensor", "fsdp"))  # 16 are still the most
+    assert rule("up/kernel", (20, 32), mesh) == PartitionSpec("fsdp", "tensor")
+    assert rule("norm", (32,), mesh) == PartitionSpec("fsdp")
+    assert rule("odd", (7,), mesh) == PartitionSpec()
+    with pytest.raises(UserError, match="over the same axis"):
+        Composed((Fsdp(smallest=1), Fsdp(smallest=1)))("w", (32, 16), mesh)
+
+
+def test_rows_of_a_picture_are_split_over_context():
+    mesh = four(MeshShape(replica=2, context=2))
+    image, label = np.zeros((4, 6, 5, 1), np.uint8), np.zeros(4, np.int32)
+    placed = put_batch(mesh, {"image": image, "label": label})
+    assert {shard.data.shape for shard in placed["image"].addressable_shards} == {(2, 3, 5, 1)}
+    assert {shard.data.shape for shard in placed["label"].addressable_shards} == {(2,)}
+    odd = put_batch(mesh, {"image": image[:, :5]})["image"]  # five rows stay together
+    assert {shard.data.shape for shard in odd.addressable_shards} == {(2, 5, 5, 1)}

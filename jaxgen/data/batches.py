@@ -22,6 +22,7 @@ RAGGED = frozenset({"boxes", "labels", "caption"})  # of another length in every
 THREADS = 1  # that make batches ahead of the step: a second one would fight the first for the interpreter's lock
 AHEAD = 4  # batches made ahead of the step
 
+Rows = Int[np.ndarray, " n"]  # places in a batch: those that one process has to read
 Batch = dict[str, np.ndarray]  # an Example with a leading b axis, and `valid` bool[b] and `index` i32[b] in evaluation
 
 
@@ -43,15 +44,14 @@ def train_batches(
     batch_size: int,
     start: int,
     stop: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Rows | None = None,
     workers: int = 0,
 ) -> Iterator[Batch]:
-    """Yield this process's rows of the batches start … stop-1, made ahead of time by Grain.
+    """Yield these rows, by default all, of the batches start … stop-1, made ahead of time by Grain.
 
-    Raises UserError if the batch does not divide over the processes, or if the pictures of a batch differ in size.
+    Raises UserError if the pictures of a batch differ in size.
     """
-    rows = _share(batch_size, process_index, process_count)
+    rows = np.arange(batch_size) if rows is None else rows
     return _ahead(_Train(examples, tuple(transforms), seed, batch_size, rows, stop), start, workers)
 
 
@@ -60,17 +60,16 @@ def test_batches(
     transforms: Sequence[Transform],
     *,
     batch_size: int,
-    process_index: int = 0,
-    process_count: int = 1,
+    rows: Rows | None = None,
     workers: int = 0,
 ) -> Iterator[Batch]:
-    """Yield this process's rows of batches that hold every example once, in order.
+    """Yield these rows, by default all, of batches that hold every example once, in order.
 
     The last batch is filled up with zeros (masks with 255); `valid` bool[b] is true in the rows that are examples, and
     `index` i32[b] is each row's place in the data.
     Raises UserError as `train_batches` does.
     """
-    rows = _share(batch_size, process_index, process_count)
+    rows = np.arange(batch_size) if rows is None else rows
     return _ahead(_Test(examples, tuple(transforms), batch_size, rows), 0, workers)
 
 
@@ -84,7 +83,7 @@ class _Train:
     """The training batches by number; Grain's threads and workers ask for them in any order."""
 
     def __init__(
-        self, examples: Examples, transforms: tuple[Transform, ...], seed: int, batch_size: int, rows: range, stop: int
+        self, examples: Examples, transforms: tuple[Transform, ...], seed: int, batch_size: int, rows: Rows, stop: int
     ):
         self._examples, self._transforms, self._seed = examples, transforms, seed
         self._batch_size, self._rows, self._stop = batch_size, rows, stop
@@ -93,7 +92,7 @@ class _Train:
         return self._stop
 
     def __getitem__(self, index: int) -> Batch:
-        places = [index * self._batch_size + i for i in self._rows]
+        places = [index * self._batch_size + int(i) for i in self._rows]
         whole = [t for t in self._transforms if isinstance(t, Wholesale)]
         if isinstance(self._examples, Table) and len(whole) == len(self._transforms):
             batch = self._examples.take(np.array([self._example(j) for j in places]))
@@ -112,7 +111,7 @@ class _Train:
 class _Test:
     """The evaluation batches by number."""
 
-    def __init__(self, examples: Examples, transforms: tuple[Transform, ...], batch_size: int, rows: range):
+    def __init__(self, examples: Examples, transforms: tuple[Transform, ...], batch_size: int, rows: Rows):
         self._examples, self._transforms = examples, transforms
         self._batch_size, self._rows = batch_size, rows
 
@@ -120,7 +119,7 @@ class _Test:
         return -(-len(self._examples) // self._batch_size)
 
     def __getitem__(self, index: int) -> Batch:
-        indices = [index * self._batch_size + i for i in self._rows]
+        indices = [index * self._batch_size + int(i) for i in self._rows]
         real = [self._row(i) for i in indices if i < len(self._examples)]
         missing = len(indices) - len(real)
         like = (real or [self._row(0)])[0]
@@ -130,13 +129,6 @@ class _Test:
 
     def _row(self, index: int) -> Example:
         return _augmented(self._examples, self._transforms, index, np.random.default_rng(index))
-
-
-def _share(batch_size: int, process_index: int, process_count: int) -> range:
-    if batch_size % process_count:
-        raise UserError(f"a batch of {batch_size} does not divide over {process_count} processes")
-    share = batch_size // process_count
-    return range(process_index * share, (process_index + 1) * share)
 
 
 def _ahead(batches: _Train | _Test, start: int, workers: int) -> Iterator[Batch]:

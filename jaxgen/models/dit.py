@@ -32,6 +32,7 @@ L = Size(width=1024, depth=24, heads=16)
 XL = Size(width=1152, depth=28, heads=16)
 
 Dense = functools.partial(nn.Dense, kernel_init=nn.initializers.xavier_uniform())
+DenseGeneral = functools.partial(nn.DenseGeneral, kernel_init=nn.initializers.xavier_uniform())
 ZeroDense = functools.partial(nn.Dense, kernel_init=nn.initializers.zeros)
 
 
@@ -92,8 +93,9 @@ class SwiGlu:
 
     def __call__(self, x: Float[Array, "b n c"], *, dtype: Precision) -> Float[Array, "b n c"]:
         hidden = int(2 * x.shape[-1] * self.ratio / 3)
-        gate, value = jnp.split(Dense(2 * hidden, dtype=dtype, name="up")(x), 2, axis=-1)
-        return Dense(x.shape[-1], dtype=dtype, name="down")(nn.silu(gate) * value)
+        # Gate and value lie on an axis of their own, so that hidden channels can be split over devices in one piece.
+        both = DenseGeneral((2, hidden), dtype=dtype, name="up")(x)
+        return Dense(x.shape[-1], dtype=dtype, name="down")(nn.silu(both[..., 0, :]) * both[..., 1, :])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,7 +207,8 @@ class Block(nn.Module):
 
     def attention(self, x: Float[Array, "b n c"], angles: Float[Array, "n a"] | None) -> Float[Array, "b n c"]:
         b, n, width = x.shape
-        qkv = Dense(3 * width, dtype=self.dtype, name="qkv")(x).reshape(b, n, 3, self.heads, -1)
+        # Heads have an axis of their own, over which devices can share them.
+        qkv = DenseGeneral((3, self.heads, width // self.heads), dtype=self.dtype, name="qkv")(x)
         q, k, v = (qkv[:, :, i] for i in range(3))
         if self.qk_norm is not None:
             q = self.qk_norm(q, dtype=self.dtype, name="query_norm")

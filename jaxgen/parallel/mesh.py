@@ -2,14 +2,17 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Int
 
 from jaxgen.typing import Tree, UserError
 
+AXES = ("replica", "fsdp", "context", "tensor")  # from those that talk least to those that talk most
 BATCH_AXES = ("replica", "fsdp")  # the axes that a batch is split over
 
 
@@ -21,16 +24,20 @@ class MeshShape:
     """Copies of the model, each with a share of the batch."""
     fsdp: int = 1
     """Devices that share one copy's parameters and its share of the batch."""
+    context: int = 1
+    """Devices that share the rows of each picture, and so the tokens that attention runs over."""
     tensor: int = 1
     """Devices that share the work of single layers."""
+    slices: int = 1
+    """Slices of chips that a slower network joins; the replicas are spread over them, nothing else crosses it."""
 
     def build(self, devices: Sequence[jax.Device] | None = None) -> Mesh:
         """Lay the devices (all of them by default) out as a mesh with Auto axes.
 
-        Raises UserError if the sizes do not multiply to the number of devices.
+        Raises UserError if the sizes do not multiply to the number of devices, or the slices do not share them evenly.
         """
-        devices = jax.devices() if devices is None else devices
-        sizes = dataclasses.asdict(self)
+        devices = list(jax.devices() if devices is None else devices)
+        sizes = {axis: getattr(self, axis) for axis in AXES}
         fill = [name for name, size in sizes.items() if size == -1]
         if len(fill) > 1 or any(size < 1 and size != -1 for size in sizes.values()):
             raise UserError(f"mesh: sizes are whole numbers from 1, and one of them may be -1; got {sizes}")
@@ -42,14 +49,41 @@ class MeshShape:
                 f"mesh: {sizes} do not multiply to the {len(devices)} device(s) at hand; "
                 f"set one of --mesh.{', --mesh.'.join(sizes)} to -1 to fill"
             )
+        if self.slices < 1 or sizes["replica"] % self.slices:
+            raise UserError(
+                f"mesh: {sizes['replica']} replicas do not spread evenly over {self.slices} slices; "
+                "--mesh.slices divides --mesh.replica"
+            )
         # make_mesh's default axes are Explicit, under which Linen's Dropout raises.
         types = (AxisType.Auto,) * len(sizes)
-        return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=types, devices=list(devices))
+        if self.slices == 1:
+            return jax.make_mesh(tuple(sizes.values()), tuple(sizes), axis_types=types, devices=devices)
+        within = (sizes["replica"] // self.slices, *list(sizes.values())[1:])
+        parts = [mesh_utils.create_device_mesh(within, part) for part in _slices(devices, self.slices)]
+        return Mesh(np.concatenate(parts), tuple(sizes), axis_types=types)
 
 
-def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of every array of a batch: its first axis over replica x fsdp."""
-    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+def _slices(devices: list[jax.Device], count: int) -> list[list[jax.Device]]:
+    """Group devices by their slice, or where the platform knows none (CPU, GPU) by their process, in order."""
+    of: dict[int, list[jax.Device]] = {}
+    for device in devices:
+        of.setdefault(getattr(device, "slice_index", None) or 0, []).append(device)
+    if len(of) == 1:
+        ordered = sorted(devices, key=lambda d: (d.process_index, d.id))
+        share = len(devices) // count
+        return [ordered[i * share : (i + 1) * share] for i in range(count)]
+    if len(of) != count or len({len(part) for part in of.values()}) > 1:
+        raise UserError(f"mesh: --mesh.slices is {count}, but the devices lie in {len(of)} slices; set it to that")
+    return [of[index] for index in sorted(of)]
+
+
+def batch_sharding(mesh: Mesh, shape: tuple[int, ...] = ()) -> NamedSharding:
+    """The sharding of an array of a batch: its first axis over replica x fsdp, a picture's rows over context.
+
+    Rows that do not divide stay together.
+    """
+    rows = len(shape) >= 3 and mesh.shape["context"] > 1 and shape[1] % mesh.shape["context"] == 0
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES, "context") if rows else PartitionSpec(BATCH_AXES))
 
 
 def batch_parts(mesh: Mesh) -> int:
@@ -66,10 +100,43 @@ def check_batch(mesh: Mesh, batch_size: int, turns: int = 1) -> None:
         raise UserError(f"batch size {batch_size} does not divide over {pieces}; try --batch-size {near}")
 
 
+def assembled(
+    shape: tuple[int, ...], sharding: NamedSharding, shard: Callable[[tuple[slice, ...]], np.ndarray]
+) -> jax.Array:
+    """Make a global array of which each process gives the shards that lie on its devices.
+
+    Each copy is asked for, as jax.make_array_from_callback's are not: the loop forbids the others.
+    """
+    places = sharding.addressable_devices_indices_map(shape)
+    parts = [jax.device_put(shard(index), device) for device, index in places.items() if index is not None]
+    return jax.make_array_from_single_device_arrays(shape, sharding, parts)
+
+
+def rows_here(mesh: Mesh, batch_size: int) -> Int[np.ndarray, " n"]:
+    """Return the rows of a batch that this process' devices hold, in order: what it has to read."""
+    spans = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
+    return np.unique(np.concatenate([np.arange(batch_size)[span] for span in spans if span is not None]))
+
+
 def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Start the copy of this process's rows to its devices and return the global arrays at once."""
-    sharding = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+    """Start the copy of this process's rows (`rows_here`) to its devices and return the global arrays at once."""
+    if not mesh.is_multi_process:
+        return {name: jax.device_put(rows, batch_sharding(mesh, rows.shape)) for name, rows in batch.items()}
+    parts = batch_parts(mesh)
+    here = rows_here(mesh, parts)  # the parts that lie here
+
+    def one(local: np.ndarray) -> jax.Array:
+        share = len(local) // len(here)
+        shape = (share * parts, *local.shape[1:])
+        place = {int(part) * share: i * share for i, part in enumerate(here)}  # of a part's first row in `local`
+
+        def shard(index: tuple[slice, ...]) -> np.ndarray:
+            begin = place[index[0].start or 0]
+            return local[(slice(begin, begin + share), *index[1:])]
+
+        return assembled(shape, batch_sharding(mesh, shape), shard)
+
+    return {name: one(rows) for name, rows in batch.items()}
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -40,15 +40,31 @@ class Fsdp:
     """Arrays of fewer elements are replicated: moving them costs more than keeping them."""
 
     def __call__(self, path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
-        if self.axis not in mesh.shape:
-            raise UserError(f"rule: the mesh has no axis {self.axis!r}; it has {', '.join(mesh.shape)}")
-        size = mesh.shape[self.axis]
+        size = _size(self.axis, mesh)
         fits = [i for i, n in enumerate(shape) if n % size == 0]
         if size == 1 or not fits or math.prod(shape) < self.smallest:
             return PartitionSpec()
         # The last of the largest: output channels, where a kernel's two channel counts agree.
-        split = max(fits, key=lambda i: (shape[i], i))
-        return PartitionSpec(*[self.axis if i == split else None for i in range(len(shape))])
+        return _along(max(fits, key=lambda i: (shape[i], i)), self.axis, shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """Split one dimension, counted from the last as -1; meant for `ByPath`, which says of which arrays."""
+
+    dimension: int
+    axis: str = "tensor"
+
+    def __call__(self, path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+        size = _size(self.axis, mesh)
+        if not 0 <= len(shape) + self.dimension < len(shape):
+            raise UserError(f"rule: {path} {shape} has no dimension {self.dimension}")
+        if shape[self.dimension] % size:
+            raise UserError(
+                f"rule: dimension {self.dimension} of {path} {shape} does not divide over the {size} devices of "
+                f"{self.axis!r}; set --mesh.{self.axis} to a divisor of {shape[self.dimension]}"
+            )
+        return PartitionSpec() if size == 1 else _along(len(shape) + self.dimension, self.axis, shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +80,59 @@ class ByPath:
         raise UserError(f"rule: no pattern of ByPath finds {path} {shape}; end the list with ('', Replicated())")
 
 
+@dataclasses.dataclass(frozen=True)
+class Composed:
+    """One rule after the other, each on what those before it left of the array: tensor parallelism, then FSDP."""
+
+    rules: tuple[Any, ...]
+
+    def __call__(self, path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+        axes: list[tuple[str, ...]] = [() for _ in shape]
+        for rule in self.rules:
+            for i, found in enumerate(rule(path, shape, mesh)):
+                more = () if found is None else found if isinstance(found, tuple) else (found,)
+                axes[i] += more
+                shape = (*shape[:i], shape[i] // math.prod(mesh.shape[axis] for axis in more), *shape[i + 1 :])
+        used = [axis for some in axes for axis in some]
+        if len(used) > len(set(used)):
+            raise UserError(f"rule: two parts of Composed split {path} over the same axis; give each its own")
+        # One name stands for itself, and trailing dimensions that are whole go without saying.
+        names = [some[0] if len(some) == 1 else some or None for some in axes]
+        while names and names[-1] is None:
+            names.pop()
+        return PartitionSpec(*names)
+
+
+# What `Split` is for: heads of attention and hidden channels of an MLP, so that one sum over the devices ends each
+# branch (Megatron-LM, arXiv:1909.08053, section 3), and the groups of a grouped convolution.
+DIT = ByPath(
+    (
+        (r"/blocks/qkv/(kernel|bias)$", Split(-2)),  # kernel [depth width 3 heads c]
+        (r"/blocks/out/kernel$", Split(-2)),
+        (r"/blocks/up/(kernel|bias)$", Split(-1)),
+        (r"/blocks/down/kernel$", Split(-2)),
+        ("", Replicated()),
+    )
+)
+R3GAN = ByPath(
+    (
+        (r"/block\d+_\d+/(widen|conv)/(kernel|bias)$", Split(-1)),
+        (r"/block\d+_\d+/narrow/kernel$", Split(-2)),
+        ("", Replicated()),
+    )
+)
+
+
+def _size(axis: str, mesh: Mesh) -> int:
+    if axis not in mesh.shape:
+        raise UserError(f"rule: the mesh has no axis {axis!r}; it has {', '.join(mesh.shape)}")
+    return mesh.shape[axis]
+
+
+def _along(dimension: int, axis: str, shape: tuple[int, ...]) -> PartitionSpec:
+    return PartitionSpec(*[axis if i == dimension else None for i in range(len(shape))])
+
+
 def shardings(rule: Rule, shapes: Tree, mesh: Mesh) -> Tree:
     """Apply a rule to every array of a tree of shapes; scalars are replicated without asking."""
 
@@ -71,3 +140,18 @@ def shardings(rule: Rule, shapes: Tree, mesh: Mesh) -> Tree:
         return NamedSharding(mesh, rule(path, leaf.shape, mesh) if leaf.shape else PartitionSpec())
 
     return tree.map_with_path(one, shapes)
+
+
+def table(shapes: Tree) -> list[str]:
+    """Say of each array, in a line, what it is, how it is split, and the bytes that each device holds of it."""
+    rows = []
+    for path, leaf in tree.leaves(shapes):
+        local = math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        size = "×".join(map(str, leaf.shape)) or "1"
+        rows.append((path, f"{leaf.dtype} {size}", str(tuple(leaf.sharding.spec) or "whole"), local))
+    wide = [max(len(row[i]) for row in rows) for i in range(3)]
+    lines = [
+        f"{path:<{wide[0]}}  {what:<{wide[1]}}  {spec:<{wide[2]}}  {local:>14,}" for path, what, spec, local in rows
+    ]
+    head = f"{'array':<{wide[0]}}  {'type and shape':<{wide[1]}}  {'split over':<{wide[2]}}  bytes a device"
+    return [head, *lines, f"{'all':<{sum(wide) + 4}}  {sum(row[3] for row in rows):>14,}"]

@@ -1,0 +1,55 @@
+"""Several processes, one run: how they find each other, who speaks, and how they wait for each other."""
+
+import glob
+import importlib.util
+import os
+
+import jax
+from jax.experimental import multihost_utils
+
+from jaxgen.typing import UserError
+
+BY_HAND = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+
+
+def join() -> None:
+    """Join the other processes of this run, where there are any; to be called before the first array is made.
+
+    SLURM's srun, Open MPI's mpirun and TPU pods tell jax who they are; elsewhere JAX_COORDINATOR_ADDRESS,
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID do. Raises UserError if these are incomplete, or nobody answers.
+    """
+    given = {name: os.environ.get(name) for name in BY_HAND}
+    try:
+        if given["JAX_NUM_PROCESSES"] or given["JAX_PROCESS_ID"]:
+            if missing := [name for name, value in given.items() if not value]:
+                raise UserError(f"{', '.join(missing)} is not set; a process of several needs {', '.join(BY_HAND)}")
+            count, index = int(str(given["JAX_NUM_PROCESSES"])), int(str(given["JAX_PROCESS_ID"]))
+            jax.distributed.initialize(given["JAX_COORDINATOR_ADDRESS"], count, index)
+        elif _in_a_cluster():
+            jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        raise UserError(
+            f"cannot join the other processes: {str(error).splitlines()[0]:.160}\n"
+            f"set {', '.join(BY_HAND)} for each process, or start one process alone"
+        ) from error
+
+
+def _in_a_cluster() -> bool:
+    """Whether jax can find out by itself who the other processes are."""
+    env = os.environ
+    slurm = "SLURM_STEP_NODELIST" in env and int(env.get("SLURM_NTASKS", "1")) > 1
+    mpi = int(env.get("OMPI_COMM_WORLD_SIZE", "1")) > 1
+    on_tpu = env.get("JAX_PLATFORMS", "tpu").startswith("tpu") and importlib.util.find_spec("libtpu") is not None
+    tpu = on_tpu and bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*"))
+    return slurm or mpi or tpu
+
+
+def first() -> bool:
+    """Whether this is the process that writes logs, pictures and results."""
+    return jax.process_index() == 0
+
+
+def together(where: str) -> None:
+    """Wait until every process is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(where)
