@@ -1,6 +1,7 @@
 """Signals: the first asks the run to save and stop, the second stops it at once."""
 
 import signal
+import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
@@ -11,6 +12,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxgen.parallel.mesh import assembled
+
+
+ECHO = 1.0  # seconds in which a signal is the first one again: `uv run` hands on what the whole group got
 
 
 class Interrupted(Exception):
@@ -27,6 +31,7 @@ class Interrupt:
 
     def __init__(self) -> None:
         self._number = 0
+        self._at = 0.0
 
     def __call__(self) -> bool:
         return self._number != 0
@@ -36,9 +41,11 @@ class Interrupt:
         raise Interrupted(step, self._number or signal.SIGTERM)
 
     def _catch(self, number: int, frame: FrameType | None) -> None:
-        if self._number:
+        now = time.monotonic()
+        if self._number and now - self._at > ECHO:
             raise KeyboardInterrupt
-        self._number = number
+        if not self._number:
+            self._number, self._at = number, now
 
     def __enter__(self) -> "Interrupt":
         self._before = {n: signal.signal(n, self._catch) for n in (signal.SIGINT, signal.SIGTERM)}

@@ -4,6 +4,7 @@ import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Sequence
 
 ROOT = pathlib.Path(__file__).parent.parent
 TINY = "tests/configs/tiny.py"
@@ -18,8 +19,11 @@ def environment(cache: pathlib.Path) -> dict[str, str]:
     }
 
 
-def start(*arguments: str | pathlib.Path, cache: pathlib.Path, **more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, *map(str, arguments)]
+def start(
+    *arguments: str | pathlib.Path, cache: pathlib.Path, within: Sequence[str] = (), **more: str
+) -> subprocess.Popen[str]:
+    """Start Python on the arguments, where `within` is a command that runs another somewhere."""
+    command = [*within, sys.executable, *map(str, arguments)]
     return subprocess.Popen(
         command, cwd=ROOT, env=environment(cache) | more, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

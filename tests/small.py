@@ -30,7 +30,7 @@ from jaxgen.objectives.classification import Classification
 from jaxgen.objectives.diffusion import Diffusion
 from jaxgen.objectives.gan import Gan
 from jaxgen.objectives.segmentation import Segmentation
-from jaxgen.optim import Constant, Cosine, Optimizer, RampedAdam
+from jaxgen.optim import Constant, Cosine, Momentum, Optimizer, RampedAdam
 
 
 def classification() -> Experiment:
@@ -136,6 +136,14 @@ def with_nets(objective: Objective, change: Callable[[nn.Module], nn.Module]) ->
     """Return the objective with each of its nets changed."""
     nets = {f.name: getattr(objective, f.name) for f in dataclasses.fields(objective)}
     return dataclasses.replace(objective, **{k: change(v) for k, v in nets.items() if isinstance(v, nn.Module)})
+
+
+def by_descent(experiment: Experiment) -> Experiment:
+    """The same with plain gradient descent: Adam divides by the gradient's size, and so makes noise of rounding."""
+    plain = Optimizer(rate=Constant(rate=1e-2), method=Momentum())
+    fields = [f.name for f in dataclasses.fields(experiment.objective) if f.name.endswith("optimizer")]
+    objective = dataclasses.replace(experiment.objective, **dict.fromkeys(fields, plain))
+    return dataclasses.replace(experiment, objective=objective)
 
 
 EXPERIMENTS = {"classification": classification, "segmentation": segmentation, "diffusion": diffusion, "gan": gan}

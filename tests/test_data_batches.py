@@ -1,6 +1,7 @@
 """The law of batches: batch k is a function of (seed, k), wherever a run starts and however its work is divided."""
 
 import dataclasses
+import multiprocessing
 from collections.abc import Iterable
 
 import numpy as np
@@ -86,6 +87,16 @@ def test_processes_hold_the_rows_of_one_batch(count: int) -> None:
 
 def test_workers_change_nothing() -> None:
     assert equal(train(start=2, workers=2), train(start=2))
+
+
+def test_batches_outlive_the_workers_that_make_them(capsys: pytest.CaptureFixture[str]) -> None:
+    feed = train_batches(MASKS.open(), MOVES, seed=3, batch_size=8, start=0, stop=30, workers=2)
+    first = next(feed)
+    for worker in multiprocessing.active_children():
+        worker.terminate()
+    found = [first, *feed]
+    assert equal(found, list(train_batches(MASKS.open(), MOVES, seed=3, batch_size=8, start=0, stop=30)))
+    assert "going on without them" in capsys.readouterr().err
 
 
 def test_an_epoch_is_a_permutation_and_the_next_another() -> None:

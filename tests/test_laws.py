@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import EXPERIMENTS, with_nets
+from small import EXPERIMENTS, by_descent, with_nets
 
 from jaxgen import metrics, pictures, tree
 from jaxgen.checkpoint import Checkpoints
@@ -15,7 +15,6 @@ from jaxgen.evaluate import evaluation_batches, evaluator
 from jaxgen.experiment import Experiment
 from jaxgen.objective import Panels
 from jaxgen.objectives.gan import Gan
-from jaxgen.optim import Constant, Momentum, Optimizer
 from jaxgen.parallel.mesh import MeshShape, put_batch
 from jaxgen.parallel.rules import Composed, Fsdp, Replicated
 from jaxgen.program import Program, program
@@ -83,14 +82,6 @@ def test_ten_steps_are_traced_once(make):
     prog = assemble(dataclasses.replace(experiment, objective=Counting(**fields)))
     run(prog, None, 0, 10)
     assert len(traces) == 1
-
-
-def by_descent(experiment: Experiment) -> Experiment:
-    """The same with plain gradient descent: Adam divides by the gradient's size, and so makes noise of rounding."""
-    plain = Optimizer(rate=Constant(rate=1e-2), method=Momentum())
-    fields = [f.name for f in dataclasses.fields(experiment.objective) if f.name.endswith("optimizer")]
-    objective = dataclasses.replace(experiment.objective, **dict.fromkeys(fields, plain))
-    return dataclasses.replace(experiment, objective=objective)
 
 
 @pytest.mark.parametrize("layout", ["fsdp x tensor", *SLOW[:2], SLOW[3]])  # the first holds what the others do

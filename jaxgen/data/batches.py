@@ -140,13 +140,32 @@ def _ahead(batches: _Train | _Test, start: int, workers: int) -> Iterator[Batch]
     sys.setswitchinterval(5e-4)
     options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
     ahead = grain.MapDataset.source(batches)[start:].to_iter_dataset(options)
-    if workers:
-        flags.FLAGS.mark_as_parsed()  # Grain asks absl for its flags here; nobody has parsed any
-        # Through pipes: shared memory is often 64 MB in a container, and outlives a process that is killed.
-        by_pipe = grain.experimental.DatasetOptions(min_shm_size=1 << 62)
-        ahead = grain.experimental.WithOptionsIterDataset(ahead, by_pipe)
-        ahead = ahead.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
-    return iter(ahead)
+    if not workers:
+        return iter(ahead)
+    flags.FLAGS.mark_as_parsed()  # Grain asks absl for its flags here; nobody has parsed any
+    # Through pipes: shared memory is often 64 MB in a container, and outlives a process that is killed.
+    by_pipe = grain.experimental.DatasetOptions(min_shm_size=1 << 62)
+    ahead = grain.experimental.WithOptionsIterDataset(ahead, by_pipe)
+    ahead = ahead.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
+    return _beyond_workers(iter(ahead), batches, start)
+
+
+def _beyond_workers(feed: Iterator[Batch], batches: _Train | _Test, start: int) -> Iterator[Batch]:
+    """Yield what workers make; once they were stopped, make the batches here.
+
+    A scheduler that ends a job signals its whole process group: the workers die at once, while the run still wants a
+    batch or two before the step at which it saves.
+    """
+    for number in range(start, len(batches)):
+        try:
+            batch = next(feed)
+        except RuntimeError as error:
+            if "terminated unexpectedly" not in str(error):
+                raise
+            print("warning: the processes that make batches were stopped; going on without them", file=sys.stderr)
+            yield from _ahead(batches, number, workers=0)
+            return
+        yield batch
 
 
 @functools.lru_cache(maxsize=4)
