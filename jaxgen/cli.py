@@ -22,7 +22,10 @@ def train(arguments: Sequence[str] | None = None) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `jaxgen COMMAND …` and return the exit status."""
-    given = _parser().parse_args(arguments)
+    parser = _parser()
+    given, given.fields = parser.parse_known_args(arguments)
+    if given.fields and given.run is not _plan:
+        parser.error(f"unrecognized arguments: {' '.join(given.fields)}")
     return _guarded(lambda: given.run(given))
 
 
@@ -193,6 +196,53 @@ def _inspect(given: argparse.Namespace) -> None:
     print(f"step {found['step']}  parameters {found['parameters']:,}  digest {found['digest']}")
 
 
+def _plan(given: argparse.Namespace) -> None:
+    from jaxgen import config, plan, scaling, stand_in
+    from jaxgen.data import batches
+    from jaxgen.parallel import rules, topologies
+    from jaxgen.run import Data
+
+    if not (given.topology or given.scale):
+        raise UserError("say where: --topology v5e:4x4, --topology cpu:16, or --scale v5e:4x4,v5e:8x8")
+    experiment = config.override(config.load(given.config), given.fields, prog=f"jaxgen plan {given.config}")
+    names = given.scale.split(",") if given.scale else [given.topology]
+    places = [topologies.topology(name, experiment.mesh.slices) for name in names]
+    experiment, origin = stand_in.with_data(experiment, given.image)
+    opened = experiment.train.source.open()
+    data = Data(opened.classes, batches.element(opened, experiment.train.transforms))
+    say = _note if given.json else print
+    if given.scale:
+        rows = scaling.scale(experiment, data, places, given.batch_per_chip, _note)
+        if given.out:
+            scaling.draw(rows, f"{given.config.parent.name}/{given.config.stem}").savefig(given.out, dpi=120)
+        return _print_json({"rows": rows, "data": origin}) if given.json else print(*scaling.table(rows), sep="\n")
+    (where,) = places
+    if not any(field.startswith("--batch-size") for field in given.fields):  # one that was asked for is kept
+        experiment, notes = plan.dividing(experiment, where)
+        for note in notes:
+            _note(note)
+    if given.table:
+        say("\n".join(rules.table(plan.assembled(experiment, data, where).shapes)))
+    told = plan.plan(experiment, data, where) | {"data": origin}
+    if not given.json:
+        print(*plan.lines(told), sep="\n")
+    if given.sample:
+        told["sample"] = plan.plan_sampling(experiment, data, where)
+        if not given.json:
+            print("sampling", *plan.sampling_lines(told["sample"]), sep="\n")
+    if given.search:
+        told["search"] = scaling.search(experiment, data, where, say)
+        if not given.json:
+            print(f"largest batch that fits: {told['search']['largest_batch']}")
+    if given.json:
+        _print_json(told)
+
+
+def _size(text: str) -> tuple[int, int, int]:
+    height, width, channels = (int(n) for n in text.split("x"))
+    return height, width, channels
+
+
 def _doctor(given: argparse.Namespace) -> None:
     from jaxgen import doctor
 
@@ -254,6 +304,16 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("images", type=pathlib.Path, nargs="+", metavar="IMAGE")
     made.add_argument("--out", type=pathlib.Path, required=True, help="folder for masks, overlays and legends")
     command("inspect", _inspect, "step, parameter counts, shardings, digest of the training state", of_run=True)
+    made = command("plan", _plan, "compile the train step for devices that are not here: memory, speed", of_run=False)
+    made.add_argument("config", type=pathlib.Path, metavar="CONFIG", help="any of its fields follow, as for train.py")
+    made.add_argument("--topology", help="such as v5e:4x4, v5p:8x8x8, v6e:16x16, or cpu:256 for fake devices")
+    made.add_argument("--sample", action="store_true", help="plan the drawing of samples too")
+    made.add_argument("--search", action="store_true", help="find the largest batch that fits, and what would fit more")
+    made.add_argument("--scale", metavar="A,B,…", help="topologies to compare, in the place of --topology")
+    made.add_argument("--batch-per-chip", type=int, help="with --scale: let the batch grow with the chips")
+    made.add_argument("--out", type=pathlib.Path, metavar="FILE.png", help="with --scale: a picture of it")
+    made.add_argument("--table", action="store_true", help="say where each array of the state lies")
+    made.add_argument("--image", type=_size, metavar="HxWxC", help="the pictures' size, where nothing tells it")
     command("doctor", _doctor, "versions, devices, cache, extras; what is missing and how to get it", of_run=False)
     return parser
 

@@ -13,7 +13,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxgen.parallel.mesh import assembled
 
-
 ECHO = 1.0  # seconds in which a signal is the first one again: `uv run` hands on what the whole group got
 
 

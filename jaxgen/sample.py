@@ -38,6 +38,19 @@ class Draw(Protocol):
         ...
 
 
+def sampler(objective: Generative, mesh: Mesh, shape: tuple[int, ...]) -> Any:
+    """Return the jitted (state, weak, seed, numbers, labels, others and shares) -> one sample for each number."""
+
+    def generate(
+        state: State, weak: State | None, seed: jax.Array, number: jax.Array, label: jax.Array | None, other: Any
+    ) -> jax.Array:
+        key = jax.random.key(seed)
+        towards = None if other is None else Towards(keys=numbered(key, other[0]), share=other[1])
+        return objective.generate(state, shape, numbered(key, number), label, weak, towards)
+
+    return jax.jit(pinned(mesh, generate), out_shardings=replicated(mesh))
+
+
 def drawer(
     objective: Generative,
     mesh: Mesh,
@@ -54,15 +67,7 @@ def drawer(
     """
     parts = batch_parts(mesh)
     placed, whole = batch_sharding(mesh), replicated(mesh)
-
-    def generate(
-        state: State, weak: State | None, seed: jax.Array, number: jax.Array, label: jax.Array | None, other: Any
-    ) -> jax.Array:
-        key = jax.random.key(seed)
-        towards = None if other is None else Towards(keys=numbered(key, other[0]), share=other[1])
-        return objective.generate(state, shape, numbered(key, number), label, weak, towards)
-
-    run = jax.jit(pinned(mesh, generate), out_shardings=whole)
+    run = sampler(objective, mesh, shape)
 
     def draw(
         seed: int,

@@ -54,6 +54,16 @@ class Tfds:
             raise UserError(f"{self.name} does not name its classes: pass classes=(…)")
         return checked(records(builder, self.split, keys, classes), self.lookup, f"{self.name}, example {{}}".format)
 
+    def shape(self) -> tuple[int, int, int] | None:
+        """Height, width and channels of the pictures, where the catalogue says them; the data need not be here."""
+        import tensorflow_datasets as tfds
+
+        try:
+            found = tfds.builder(self.name).info.features[self.image].shape
+        except ImportError:  # some entries of the catalogue import TensorFlow
+            return None
+        return found if len(found) == 3 and None not in found else None
+
 
 def data_directory(data_dir: str | None = None) -> str:
     """Return where TFDS keeps its data sets: the argument, else $TFDS_DATA_DIR, else ~/tensorflow_datasets."""

@@ -6,6 +6,7 @@ batch's layout, from outside, and models know nothing of meshes. What is left op
 parameters: that is tensor parallelism.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ def pinned[**P, R](mesh: Mesh, function: Callable[P, R]) -> Callable[P, R]:
         del context
         return jax.tree.map(lambda x: _pin(mesh, x), method(*args, **kwargs))
 
+    @functools.wraps(function)  # whose name the compiler's messages bear
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         with nn.intercept_methods(intercept):
             return function(*args, **kwargs)
