@@ -35,6 +35,9 @@ class Classification:
     """Moving averages of the weights to keep, of `Average`; evaluation uses the first, () keeps none."""
     microbatches: int = 1
     """Equal parts of the batch whose gradients are accumulated one after the other."""
+    norm_groups: int = 1
+    """Equal parts of the batch that normalise by statistics of their own: 1 for the whole batch on all devices, as many
+    as devices for each device's share."""
     steps: Horizon = 1
 
     @property
@@ -45,7 +48,7 @@ class Classification:
         """Raise UserError unless the batch has labels and the net one output for each class."""
         if "label" not in spec:
             raise UserError(f"classification needs a label with each image; the data has {', '.join(spec)}")
-        single.check(self.net, spec, classes, self.microbatches)
+        single.check(self.net, spec, classes, self.microbatches, self.norm_groups)
 
     def init(self, key: PRNGKeyArray, spec: Spec) -> State:
         """Make the first state."""
@@ -57,7 +60,7 @@ class Classification:
         def loss(params: Tree, stats: Tree, batch: Batch, key: PRNGKeyArray) -> tuple[Array, tuple[Tree, Scalars]]:
             k_mix, k_net = jax.random.split(key)
             image, share = self.mixing.mix(k_mix, to_float(batch["image"]))
-            logits, _, stats = single.train(self.net, params["net"], stats, k_net, image)
+            logits, _, stats = single.train_in_groups(self.net, params["net"], stats, k_net, image, self.norm_groups)
             label = jax.nn.one_hot(batch["label"], logits.shape[-1])
             target = share * label + (1 - share) * label[::-1]
             value = classification_loss(logits, target, self.class_weights, self.smoothing).mean()

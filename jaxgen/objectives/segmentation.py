@@ -36,6 +36,9 @@ class Segmentation:
     """Moving averages of the weights to keep, of `Average`; evaluation uses the first, () keeps none."""
     microbatches: int = 1
     """Equal parts of the batch whose gradients are accumulated one after the other."""
+    norm_groups: int = 1
+    """Equal parts of the batch that normalise by statistics of their own: 1 for the whole batch on all devices, as many
+    as devices for each device's share."""
     steps: Horizon = 1
 
     @property
@@ -46,7 +49,7 @@ class Segmentation:
         """Raise UserError unless the batch has masks and the net one output for each class."""
         if "mask" not in spec:
             raise UserError(f"segmentation needs a mask with each image; the data has {', '.join(spec)}")
-        single.check(self.net, spec, classes, self.microbatches)
+        single.check(self.net, spec, classes, self.microbatches, self.norm_groups)
 
     def init(self, key: PRNGKeyArray, spec: Spec) -> State:
         """Make the first state."""
@@ -57,7 +60,8 @@ class Segmentation:
 
         def loss(params: Tree, stats: Tree, batch: Batch, key: PRNGKeyArray) -> tuple[Array, tuple[Tree, Scalars]]:
             mask = batch["mask"].astype(jnp.int32)
-            logits, others, stats = single.train(self.net, params["net"], stats, key, to_float(batch["image"]))
+            image = to_float(batch["image"])
+            logits, others, stats = single.train_in_groups(self.net, params["net"], stats, key, image, self.norm_groups)
             value = self.loss(logits, mask).mean()
             for other in others:
                 value += self.aux_weight * self.loss(other, mask).mean()

@@ -1,5 +1,6 @@
 """What the objectives with one net share: making it, calling it in training and as a fixed function, updating it."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from jaxgen import optim
 from jaxgen import state as states
 from jaxgen.objective import Scalars
 from jaxgen.optim import Loss
+from jaxgen.parallel.activations import over_groups
 from jaxgen.parallel.mesh import check_batch
 from jaxgen.state import Net, State
 from jaxgen.typing import Batch, Spec, Tree, UserError
@@ -59,9 +61,15 @@ def check_labels(name: str, own: int, spec: Spec, classes: tuple[str, ...]) -> N
         raise UserError(f"the {name} has {own} classes, but the data has {len(classes)}: {', '.join(classes[:4])}…")
 
 
-def check(net: nn.Module, spec: Spec, classes: tuple[str, ...], microbatches: int) -> None:
+def check(net: nn.Module, spec: Spec, classes: tuple[str, ...], microbatches: int, norm_groups: int) -> None:
     """Raise UserError unless the net has one output for each class, or a single one for two, and the batch divides."""
     check_division(spec, microbatches)
+    rows = spec["image"].shape[0] // microbatches
+    if norm_groups < 1 or rows % norm_groups:
+        raise UserError(
+            f"the {rows} rows of a batch do not divide into {norm_groups} groups; "
+            f"set --objective.norm-groups to a divisor of {rows}"
+        )
     image = jax.eval_shape(lambda: blank(spec))
     logits, _ = jax.eval_shape(lambda x: net.init_with_output(jax.random.key(0), x, train=False), image)
     if logits.shape[-1] != len(classes) and (logits.shape[-1], len(classes)) != (1, 2):
@@ -112,6 +120,23 @@ def train(net: nn.Module, params: Tree, stats: Tree, key: PRNGKeyArray, *inputs:
     )
     new_stats = {name: moved[name] for name in stats}
     return output, jax.tree.leaves(moved.get("aux", {})), new_stats
+
+
+def train_in_groups(
+    net: nn.Module, params: Tree, stats: Tree, key: PRNGKeyArray, image: Float[Array, "b *s"], groups: int
+) -> tuple[Any, list[Any], Tree]:
+    """Do what `train` does, with batch statistics of its own for each of so many equal parts of the batch.
+
+    Ghost batch normalisation (arXiv:1705.08741); with as many groups as the batch has devices, statistics per device,
+    which nothing is sent for. The running statistics are the groups' mean.
+    """
+    if groups == 1:
+        return train(net, params, stats, key, image)
+    parts = image.reshape(groups, -1, *image.shape[1:])
+    call = functools.partial(train, net, params, stats)
+    output, aux, moved = over_groups(call, groups, jax.random.split(key, groups), parts)
+    joined = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (output, aux))
+    return *joined, jax.tree.map(lambda x: x.mean(0), moved)
 
 
 def infer(net: nn.Module, state: State, *inputs: Any) -> Any:

@@ -6,6 +6,7 @@ batch's layout, from outside, and models know nothing of meshes. What is left op
 parameters: that is tensor parallelism.
 """
 
+import contextvars
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,7 @@ import flax.linen as nn
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxgen.parallel.mesh import batch_parts, batch_sharding
+from jaxgen.parallel.mesh import BATCH_AXES, batch_parts, batch_sharding
 
 
 def pinned[**P, R](mesh: Mesh, function: Callable[P, R]) -> Callable[P, R]:
@@ -37,9 +38,28 @@ def pinned[**P, R](mesh: Mesh, function: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
+def over_groups(function: Callable[..., Any], groups: int, *arguments: Any) -> Any:
+    """Map a function over the groups of rows that its arguments' first axis holds, as `jax.vmap` would.
+
+    Each group lies on devices of its own, where there are as many: nothing is sent between them.
+    """
+    token = _rows_are_mapped.set(True)
+    try:
+        return jax.vmap(function, spmd_axis_name=BATCH_AXES, axis_size=groups)(*arguments)
+    finally:
+        _rows_are_mapped.reset(token)
+
+
+_rows_are_mapped = contextvars.ContextVar("rows_are_mapped", default=False)
+
+
 def _pin(mesh: Mesh, x: Any) -> Any:
-    if not isinstance(x, jax.Array) or x.ndim == 0 or x.shape[0] % batch_parts(mesh):
+    if not isinstance(x, jax.Array) or x.ndim == 0:
         return x
-    spec = batch_sharding(mesh, x.shape).spec
+    spec = list(batch_sharding(mesh, x.shape).spec)
+    if _rows_are_mapped.get():  # the axis of the groups is out of sight, and vmap lays it over the batch's axes
+        spec[0] = PartitionSpec.UNCONSTRAINED
+    elif x.shape[0] % batch_parts(mesh):
+        return x
     open_axes = [PartitionSpec.UNCONSTRAINED] * (x.ndim - len(spec))
     return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*spec, *open_axes)))
