@@ -204,7 +204,7 @@ def _speed(
     seconds = {
         "compute": operations / where.chips / chip.peak,
         "memory": memory_traffic(found.text) * chip.cores / chip.bandwidth,
-        "interconnect": sum(c.traffic / egress(mesh, c.axes, chip, where.shape) for c in sent),
+        "interconnect": sum(c.traffic / egress(group_of(mesh, c.axes), chip, where.shape) for c in sent),
     }
     step = max(seconds.values())
     return told | {
@@ -229,15 +229,18 @@ def _summed(sent: Sequence[Collective]) -> dict[str, Any]:
     return {"total": sum(kinds.values()), "by_kind": kinds, "by_axis": axes}
 
 
-def egress(mesh: Mesh, axes: Sequence[str], chip: Chip, shape: Sequence[int]) -> float:
-    """Bytes/s that a device can send to those it shares these axes with.
+def group_of(mesh: Mesh, axes: Sequence[str]) -> list[Any]:
+    """Return the devices that the first one shares these axes with, itself among them."""
+    return list(mesh.devices[tuple(slice(None) if axis in axes else 0 for axis in mesh.axis_names)].flat)
+
+
+def egress(group: Sequence[Any], chip: Chip, shape: Sequence[int]) -> float:
+    """Bytes/s that a device can send to the others of its group, on slices of these sides.
 
     One link each way along every side of the slice that they spread over; both ways at once where they fill a side that
     closes into a ring. What crosses slices goes by the slower network, and what stays on a chip by its memory.
     Raises UserError where the chip's network is not known.
     """
-    index = tuple(slice(None) if axis in axes else 0 for axis in mesh.axis_names)
-    group = list(mesh.devices[index].flat)
     if len({getattr(device, "slice_index", 0) for device in group}) > 1:
         if chip.network is None:
             raise UserError(f"{chip.name}: no source gives its network between slices; plan one slice")

@@ -76,12 +76,11 @@ def scale(
     rows: list[dict[str, Any]] = []
     for where in places:
         sized = dataclasses.replace(experiment, batch_size=per_chip * where.chips) if per_chip else experiment
-        sized, _ = dividing(sized, where)
-        batch = sized.batch_size
         try:
-            told = plan(sized, data, where)
+            told = plan(dividing(sized, where)[0], data, where)
         except UserError as error:  # what does not divide on one topology may on the next
-            rows.append({"topology": where.name, "chips": where.chips, "batch_size": batch, "error": str(error)})
+            size = sized.batch_size
+            rows.append({"topology": where.name, "chips": where.chips, "batch_size": size, "error": str(error)})
             say(f"{where.name}: {error}")
             continue
         rows.append(told)

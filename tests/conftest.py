@@ -5,6 +5,7 @@ import tempfile
 import jax
 import pytest
 
+jax.config.update("jax_platforms", "cpu")  # also where an accelerator, or its compiler, is at hand
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Many tests compile the same program; one folder for one run of them, so that none depends on an earlier run.

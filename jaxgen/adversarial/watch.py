@@ -5,6 +5,8 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxgen.parallel.activations import gathered
+
 THUMBNAIL = 8  # pixels along a side at which pictures are compared: cheap, and enough to tell whether they differ
 
 
@@ -31,6 +33,7 @@ def covered(real: Float[Array, "b d"], fake: Float[Array, "b d"]) -> Float[Array
     """
 
     def squared(a: Array, b: Array) -> Array:
+        b = gathered(b)
         return jnp.square(a).sum(1)[:, None] - 2 * a @ b.T + jnp.square(b).sum(1)[None]
 
     own = squared(real, real) + jnp.where(jnp.eye(len(real), dtype=bool), jnp.inf, 0.0)

@@ -38,6 +38,16 @@ def pinned[**P, R](mesh: Mesh, function: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
+def gathered(x: Any) -> Any:
+    """Return an array that every device of the current mesh holds whole, for what compares all rows with all rows.
+
+    A product of two arrays that are both split by rows would be sent around in turns instead, in the midst of which the
+    TPU's compiler (libtpu 0.0.50) has been seen to crash.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    return x if mesh.empty or mesh.size == 1 else jax.lax.with_sharding_constraint(x, PartitionSpec())
+
+
 def over_groups(function: Callable[..., Any], groups: int, *arguments: Any) -> Any:
     """Map a function over the groups of rows that its arguments' first axis holds, as `jax.vmap` would.
 

@@ -1,0 +1,320 @@
+"""Plans: arithmetic that must be exact, a roofline by hand, and every config through the TPU's own compiler."""
+
+import dataclasses
+import importlib.util
+import json
+import re
+import types
+
+import jax
+import numpy as np
+import pytest
+from processes import ROOT
+from small import EXPERIMENTS
+
+from jaxgen import cli, plan, scaling, stand_in, tree
+from jaxgen import config as configs
+from jaxgen.data import batches
+from jaxgen.models.dit import DiT
+from jaxgen.parallel import chips, topologies
+from jaxgen.parallel.mesh import MeshShape
+from jaxgen.parallel.rules import DIT, Composed, Fsdp
+from jaxgen.run import Data
+from jaxgen.typing import UserError
+
+CONFIGS = {f"{path.parent.name}/{path.stem}": path for path in sorted((ROOT / "configs").glob("*/*.py"))}
+XL = "configs/diffusion/imagenet256_dit_xl2.py"
+with_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra `plan`")
+
+
+def data_of(experiment) -> Data:
+    opened = experiment.train.source.open()
+    return Data(opened.classes, batches.element(opened, experiment.train.transforms))
+
+
+def small(name="diffusion", **fields):
+    made = dataclasses.replace(EXPERIMENTS[name](), **fields)
+    return made, data_of(made)
+
+
+@pytest.fixture
+def eight():
+    return topologies.topology("cpu:8")
+
+
+def test_bytes_are_those_of_arithmetic(eight):
+    experiment, data = small(mesh=MeshShape(replica=2, fsdp=4), rule=Fsdp(smallest=1))
+    told = plan.plan(experiment, data, eight)
+    shapes = plan.assembled(experiment, data, eight).shapes
+    count = sum(tree.count(net.params) for net in shapes.nets.values())
+    assert told["parameters"] == count
+    # By hand: every array's bytes, over four where one of its dimensions divides by four.
+    own = lambda x: 4 * x.size // (4 if any(n % 4 == 0 for n in x.shape) else 1)  # noqa: E731
+    params = sum(own(leaf) for net in shapes.nets.values() for leaf in jax.tree.leaves(net.params))
+    each = told["bytes_per_chip"]
+    assert each["parameters"] == params
+    assert each["ema"] == 2 * params  # two averages
+    assert 2 * params < each["optimizer"] <= 2 * params + 64  # Adam's two moments, and a few counters
+    assert each["batch"] == 16 // 8 * (8 * 8 * 1 + 4)
+    assert each["total"] == sum(size for kind, size in each.items() if kind != "total")
+
+
+def test_fake_devices_say_what_they_cannot_tell(eight):
+    told = plan.plan(*small("classification"), eight)
+    assert told["flops_per_chip_per_step"] > 0
+    assert told["collective_bytes"]["by_axis"].keys() == {"replica"}
+    assert all(told[name] is None for name in ("fits", "hbm_bytes", "step_seconds", "images_per_second", "mfu"))
+    assert "fake devices have no speed" in "\n".join(plan.lines(told))
+
+
+@pytest.mark.slow
+def test_tensor_parallel_work_is_shared(eight):
+    one, data = small()
+    told = plan.plan(one, data, eight)
+    both = dataclasses.replace(one, mesh=MeshShape(replica=1, fsdp=4, tensor=2), rule=Composed((DIT, Fsdp(smallest=1))))
+    split = plan.plan(both, data, eight)
+    assert split["flops_per_chip_per_step"] == told["flops_per_chip_per_step"]
+    assert split["bytes_per_chip"]["parameters"] < told["bytes_per_chip"]["parameters"] / 3
+    assert set(split["collective_bytes"]["by_axis"]) >= {"fsdp", "tensor"}
+
+
+@pytest.mark.slow
+def test_recomputed_flops_do_not_count_as_the_models(eight):
+    experiment, data = small()
+    assert plan.with_remat(experiment, remat=False) == experiment
+    spared = plan.with_remat(experiment, remat=True)
+    assert isinstance(spared.objective.net, DiT)
+    assert spared.objective.net.remat
+    run = plan.assembled(spared, data, eight)
+    model = plan._model_flops(spared, data, run)
+    assert model == plan._model_flops(experiment, data, plan.assembled(experiment, data, eight))
+    assert plan.plan(spared, data, eight)["flops_per_chip_per_step"] > model // 8
+
+
+@pytest.mark.slow
+def test_sampling_is_planned_too(eight):
+    experiment, data = small()
+    told = plan.plan_sampling(experiment, data, eight)
+    # Heun on three levels calls the net five times, for two classes of guidance: ten forward passes.
+    step = plan.plan(dataclasses.replace(experiment, batch_size=told["batch_size"]), data, eight)
+    share = told["flops_per_chip_per_step"] / step["flops_per_chip_per_step"]
+    assert 10 / 3 * 0.9 < share < 10 / 2 * 1.1
+    assert "batch" not in told["bytes_per_chip"]
+    with pytest.raises(UserError, match="Classification draws no samples; drop --sample"):
+        plan.plan_sampling(*small("classification"), eight)
+
+
+@pytest.mark.parametrize(
+    ("message", "found"),
+    [
+        (
+            "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, the total memory required for HLO "
+            "temporaries (16.39G) exceeds available HBM (15.75G). HLO module: jit_step.",
+            (round(16.39 * 2**30), round(15.75 * 2**30)),
+        ),
+        ("RESOURCE_EXHAUSTED: Used 512.5M of 128.0M vmem", (round(512.5 * 2**20), 128 * 2**20)),
+        ("RESOURCE_EXHAUSTED: no numbers", (0, 0)),
+        ("INTERNAL: something else (3.0G)", None),
+    ],
+)
+def test_too_little_memory_is_read_from_the_compilers_words(message, found):
+    assert plan._needed(message) == found
+
+
+def devices(shape, slices=1):
+    """Devices with coordinates, row by row, slice by slice."""
+    each = [
+        types.SimpleNamespace(coords=[*place], slice_index=s) for s in range(slices) for place in np.ndindex(*shape)
+    ]
+    found = np.empty(len(each), object)
+    found[:] = each
+    return found
+
+
+@pytest.mark.parametrize(
+    ("chip", "shape", "group", "links"),
+    [
+        (chips.V5E, (4, 4), np.s_[:], 2),  # two sides, open: one way each
+        (chips.V5E, (16, 16), np.s_[:], 4),  # two rings: both ways
+        (chips.V5E, (4, 16), np.s_[:16], 2),  # along a ring
+        (chips.V5E, (4, 16), np.s_[::16], 1),  # along an open side
+        (chips.V5E, (16, 16), np.s_[:8], 1),  # half of a ring is none
+        (chips.V5P, (4, 4, 4), np.s_[:], 6),
+        (chips.V5P, (2, 2, 1), np.s_[:], 2),
+    ],
+)
+def test_links_that_a_group_can_use(chip, shape, group, links):
+    assert plan.egress(list(devices(shape)[group]), chip, shape) == links * chip.link
+
+
+def test_slices_talk_over_the_network():
+    both = list(devices((2, 2), slices=2))
+    assert plan.egress(both[::4], chips.V5E, (2, 2)) == chips.V5E.network
+    assert plan.egress(both[:4], chips.V5E, (2, 2)) == 2 * chips.V5E.link
+    with pytest.raises(UserError, match="TPU v4: no source gives its network"):
+        plan.egress(both, chips.V4, (2, 2, 1))
+
+
+def test_a_group_is_what_shares_axes():
+    mesh = MeshShape(replica=2, fsdp=4).build()
+    ids = lambda axes: {d.id for d in plan.group_of(mesh, axes)}  # noqa: E731
+    assert ids(["fsdp"]) == {0, 1, 2, 3}
+    assert ids(["replica"]) == {0, 4}
+    assert ids(["replica", "fsdp"]) == set(range(8))
+
+
+class Limited:
+    """In the compiler's place: so many examples fit, twice as many with remat."""
+
+    def __init__(self, limit):
+        self.limit, self.calls = limit, 0
+
+    def __call__(self, experiment, data, where):
+        self.calls += 1
+        limit = self.limit * (2 if getattr(experiment.objective.net, "remat", False) else 1)
+        return {"fits": experiment.batch_size <= limit}
+
+
+@pytest.mark.parametrize("limit", [7, 8, 100, 1000, 12345])
+def test_the_search_ends_at_the_largest_batch(monkeypatch, eight, limit):
+    where = dataclasses.replace(eight, chip=chips.V5E)
+    experiment, data = small()
+    compiler = Limited(limit)
+    monkeypatch.setattr(scaling, "plan", compiler)
+    found = scaling.search(experiment, data, where, lambda _: None)
+    largest = found["largest_batch"]
+    assert largest <= limit
+    assert largest % 8 == 0
+    assert limit < largest + max(8, largest / 8) + 8
+    assert compiler.calls < 30
+    if largest:
+        assert found["larger"]["fits_with"]["remat"] == (2 * largest <= 2 * limit)
+        assert found["larger"]["fits_with"]["Fsdp()"] is False
+    with pytest.raises(UserError, match="--search wants a chip's memory"):
+        scaling.search(experiment, data, eight, lambda _: None)
+
+
+def test_a_table_of_topologies_says_what_does_not_divide(tmp_path):
+    experiment, data = small(mesh=MeshShape(replica=2, fsdp=-1), rule=Fsdp())
+    places = [topologies.topology("cpu:4"), topologies.topology("cpu:1")]
+    rows = scaling.scale(experiment, data, places, None, lambda _: None)
+    text = scaling.table(rows)
+    assert "unknown" in text[1]
+    assert "do not multiply to the 1 device" in text[2]
+    assert [row["efficiency"] for row in rows] == [None, None]
+    row = dict.fromkeys(("compute", "memory", "interconnect"), 0.1) | {"bound": "memory"}
+    known = {"topology": "v5e:2x2", "batch_size": 8, "chips": 4, "roofline": row, "step_seconds": 0.1,
+             "images_per_second": 80.0, "mfu": 0.5}  # fmt: skip
+    scaling.draw([known, *rows], "a config").savefig(tmp_path / "scale.png")
+    assert (tmp_path / "scale.png").stat().st_size > 5000
+
+
+# On the command line.
+
+
+def said(capsys, *arguments: str) -> tuple[int, str, str]:
+    capsys.readouterr()
+    status = cli.main(["plan", *arguments])
+    out = capsys.readouterr()
+    return status, out.out, out.err
+
+
+def test_a_plan_is_one_object_of_json(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    status, out, _ = said(capsys, "configs/classification/digits_cnn.py", "--topology", "cpu:8", "--json")
+    assert status == 0
+    told = json.loads(out)
+    assert {"fits", "bytes_per_chip", "hbm_bytes", "flops_per_chip_per_step", "collective_bytes", "step_seconds",
+            "images_per_second", "mfu"} <= told.keys()  # fmt: skip
+    assert told["data"] == "its own"
+    assert "total" in told["bytes_per_chip"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pattern"),
+    [
+        ((XL, "--topology", "v5x:4x4"), "unknown topology 'v5x:4x4'; known: cpu:256, .*v5e:4x4.*v5p:4x4x4"),
+        ((XL, "--topology", "v5e:3x3"), "no slice 'v5e:3x3'; known: v5e:1x1"),
+        ((XL,), "say where: --topology"),
+        ((XL, "--topology", "cpu:8", "--batch-size", "12"), "batch size 12 does not divide over 8"),
+        ((XL, "--topology", "cpu:8", "--mesh.replica", "3"), "do not multiply to the 8 device"),
+        ((XL, "--topology", "cpu:8", "--mesh.context", "2", "--mesh.tensor", "2"), "the rule splits nothing over them"),
+        ((XL, "--topology", "cpu:6", "--mesh.context", "3"), "32 rows of a picture do not divide over the 3 devices"),
+        (("configs/diffusion/cifar10_edm.py", "--topology", "cpu:64000"), "has 8 CPU devices already"),
+        ((XL, "--topology", "cpu:8", "--mesh.repica", "3"), "unknown option --mesh.repica; perhaps you meant"),
+    ],
+)
+def test_mistakes_are_said_in_a_line(capsys, monkeypatch, arguments, pattern):
+    monkeypatch.chdir(ROOT)
+    status, _, err = said(capsys, *arguments)
+    assert status == 2
+    assert len(err.strip().splitlines()) <= 2
+    assert re.search(pattern, err), err
+
+
+def test_without_the_compiler_it_says_how_to_get_it(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"uv run --extra plan jaxgen plan …, or --topology cpu:16"):
+        topologies.topology("v5e:4x4")
+
+
+def test_fake_data_has_the_datas_shape():
+    for name, shape in {
+        "segmentation/cityscapes_fcn_r50": (512, 1024, 3),
+        "diffusion/imagenet256_dit_xl2": (32, 32, 4),
+        "gan/ffhq256_r3gan": (256, 256, 3),
+        "classification/imagenet_resnet50": (224, 224, 3),
+    }.items():
+        made = stand_in.with_fake(configs.load(CONFIGS[name]))
+        assert data_of(made).element["image"][0] == shape
+    unknown = configs.load(CONFIGS["diffusion/digits_edm"])
+    with pytest.raises(UserError, match="say --image HEIGHTxWIDTHxCHANNELS"):
+        stand_in.with_fake(unknown)
+    assert data_of(stand_in.with_fake(unknown, (8, 8, 1))).element["image"][0] == (8, 8, 1)
+
+
+# By the TPU's compiler.
+
+
+@pytest.mark.slow
+@with_libtpu
+@pytest.mark.parametrize("name", CONFIGS)
+def test_it_compiles_for_the_tpu(name, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    where = topologies.topology("v5e:2x2")
+    experiment, _ = stand_in.with_data(configs.load(CONFIGS[name]))
+    # Few pictures, so that it fits four small chips; the program is the same.
+    experiment = dataclasses.replace(experiment, batch_size=2 * plan.smallest_batch(experiment, where))
+    run = plan.assembled(experiment, data_of(experiment), where)
+    with jax.set_mesh(run.mesh):
+        lowered = run.step.lower(run.shapes, dict(run.spec))
+    made = lowered.compile({"optimization_level": "O0"})  # six times sooner, and the same memory
+    kept = sum(plan._kept(run).values())
+    assert kept <= made.memory_analysis().argument_size_in_bytes < 2 * kept + 2**20
+
+
+@pytest.mark.slow
+@with_libtpu
+def test_a_transformer_on_a_slice_fits_until_it_does_not():
+    where = topologies.topology("v5e:4x4")
+    experiment = stand_in.with_fake(configs.load(ROOT / XL))
+    data = data_of(experiment)
+    told = plan.plan(experiment, data, where)
+    assert told["fits"] is True
+    assert told["bytes_per_chip"]["total"] < told["hbm_bytes"] == 16 * 2**30
+    assert told["parameters"] == 674_816_272
+    # Nearly all of it divides by 16: a sixteenth of four bytes each, and as much for the average.
+    assert told["bytes_per_chip"]["parameters"] == pytest.approx(4 * told["parameters"] / 16, rel=0.02)
+    assert told["bytes_per_chip"]["ema"] == told["bytes_per_chip"]["parameters"]
+    # DiT-XL/2 takes 118.6 GFLOP of multiply-adds forward (arXiv:2212.09748, table 1), twice that in FLOPs, and three
+    # times that with the backward pass; the forward pass comes once more with remat.
+    forward = 2 * 118.6e9 * 256 / 16
+    assert told["flops_per_chip_per_step"] == pytest.approx(4 * forward, rel=0.05)
+    assert told["mfu"] == pytest.approx(3 * forward / chips.V5E.peak / told["step_seconds"], rel=0.05)
+    assert told["collective_bytes"]["by_axis"].keys() == {"fsdp"}
+    # Weights are gathered in bfloat16 twice, gradients summed once: a few times the parameters' bytes and no more.
+    assert told["collective_bytes"]["total"] < 8 * told["parameters"]
+    larger = plan.plan(dataclasses.replace(experiment, batch_size=16384), data, where)
+    assert larger["fits"] is False
+    assert larger["step_seconds"] is None
+    assert "does not fit: needs" in plan.fit(larger)
