@@ -1,7 +1,8 @@
-"""How fast a config trains here: uv run benchmarks/train_step.py CONFIG… [--steps N] [--batch-size B] [--side S].
+"""How fast a config trains here: uv run benchmarks/train_step.py CONFIG… [--steps N] [--batch-size B] [--image HxWxC].
 
 For each config: compile seconds, steps/s and images/s (median over steps, batches already on the device), peak memory,
-and FLOP/s as a share of the rate at which this machine multiplies large matrices, measured in the same run. A config
+and FLOP/s as a share of the rate at which this machine multiplies large matrices, measured in the same run; on a chip
+whose peak is known, model FLOPs utilisation (MFU: without what rematerialisation repeats, of the peak). A config
 whose data is not here runs on fake data of the same shape, and says so.
 """
 
@@ -19,17 +20,16 @@ import jax
 import jax.numpy as jnp
 
 from jaxgen import config as configs
+from jaxgen.cli import size
 from jaxgen.data import batches
-from jaxgen.data.augment import Unlabelled
-from jaxgen.data.batches import Pipeline
-from jaxgen.data.fake import FakeLabels, FakeLatents, FakeMasks
-from jaxgen.data.latents import Latents
 from jaxgen.experiment import Experiment
-from jaxgen.objectives.diffusion import Diffusion
-from jaxgen.objectives.segmentation import Segmentation
+from jaxgen.parallel import chips
 from jaxgen.parallel.flops import flops
 from jaxgen.parallel.mesh import put_batch
+from jaxgen.plan import model_flops
 from jaxgen.program import program
+from jaxgen.run import Data
+from jaxgen.stand_in import Size, with_data
 from jaxgen.typing import UserError
 
 
@@ -46,31 +46,13 @@ def matmul_rate(dtype: str, side: int = 2048, seconds: float = 1.0) -> float:
     return 2 * side**3 / statistics.median(times)
 
 
-def with_data(experiment: Experiment, side: int) -> tuple[Experiment, str]:
-    """Return the experiment and where its data comes from; fake pictures stand in for data that is not here."""
-    source, transforms = experiment.train.source, experiment.train.transforms
-    try:
-        source.open()
-        return experiment, "its own"
-    except UserError:
-        classes = experiment.objective.net.classes  # pyrefly: ignore
-        match experiment.objective:
-            case Diffusion() if isinstance(source, Latents):
-                fake: Any = FakeLatents(classes=classes or 1, size=16)
-            case Segmentation():
-                fake = FakeMasks(height=side, width=side, classes=classes, size=16)
-            case _:
-                fake = FakeLabels(height=side, width=side, classes=classes or 1, size=16)
-        unlabelled = () if classes else (Unlabelled(),)
-        return dataclasses.replace(experiment, train=Pipeline(fake, (*unlabelled, *transforms))), "fake"
-
-
-def measure(experiment: Experiment, steps: int, side: int) -> dict[str, Any]:
+def measure(experiment: Experiment, steps: int, size: Size | None) -> dict[str, Any]:
     """Time the train step of an experiment on all devices."""
-    experiment, data = with_data(experiment, side)
+    experiment, origin = with_data(experiment, size)
     mesh = experiment.mesh.build()
     train_set = experiment.train.source.open()
-    run = program(experiment, mesh, batches.element(train_set, experiment.train.transforms))
+    data = Data(train_set.classes, batches.element(train_set, experiment.train.transforms))
+    run = program(experiment, mesh, data.element)
     feed = batches.train_batches(
         train_set, experiment.train.transforms, seed=0, batch_size=experiment.batch_size, start=0, stop=2
     )
@@ -88,11 +70,14 @@ def measure(experiment: Experiment, steps: int, side: int) -> dict[str, Any]:
             jax.block_until_ready((state, scalars))
             times.append(time.perf_counter() - begin)
     seconds = statistics.median(times[2:])
-    dtype = getattr(experiment.objective.net, "dtype", "float32")  # pyrefly: ignore
-    rate = matmul_rate(dtype) * jax.device_count()
+    objective: Any = experiment.objective
+    rate = matmul_rate(getattr(getattr(objective, "net", None), "dtype", "float32")) * jax.device_count()
     memory = compiled.memory_analysis()
+    chip = chips.of_device_kind(jax.devices()[0].device_kind)
+    model = model_flops(experiment, data, run)
+    peak = jax.devices()[0].memory_stats() or {}
     return {
-        "data": data,
+        "data": origin,
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "batch_size": experiment.batch_size,
         "compile_seconds": compile_seconds,
@@ -101,7 +86,9 @@ def measure(experiment: Experiment, steps: int, side: int) -> dict[str, Any]:
         "gflop_per_step": operations / 1e9,
         "matmul_gflops": rate / 1e9,
         "share_of_matmul_rate": operations / seconds / rate,
+        "mfu": chip and model / seconds / (chip.peak / chip.cores * jax.device_count()),
         "step_megabytes": (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 1e6,
+        "peak_megabytes": peak.get("peak_bytes_in_use", 0) / 1e6,  # of the device; a CPU does not say
         "process_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3,
     }
 
@@ -111,8 +98,7 @@ def main() -> int:
     parser.add_argument("configs", nargs="+", type=pathlib.Path)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch-size", type=int)
-    # Larger than any crop that a config asks for; where it crops none, say the data's own size.
-    parser.add_argument("--side", type=int, default=500, help="height and width of fake pictures")
+    parser.add_argument("--image", type=size, metavar="HxWxC", help="size of fake pictures, where nothing tells it")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     rows = {}
@@ -121,7 +107,7 @@ def main() -> int:
             experiment = configs.load(path)
             if given.batch_size:
                 experiment = dataclasses.replace(experiment, batch_size=given.batch_size)
-            rows[str(path)] = row = measure(experiment, given.steps, given.side)
+            rows[str(path)] = row = measure(experiment, given.steps, given.image)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
@@ -131,7 +117,8 @@ def main() -> int:
                 f"  {row['steps_per_second']:.2f} steps/s  {row['images_per_second']:.1f} images/s"
                 f"  compile {row['compile_seconds']:.1f} s  {row['gflop_per_step']:.1f} GFLOP a step"
                 f"  {row['share_of_matmul_rate']:.0%} of {row['matmul_gflops']:.0f} GFLOP/s"
-                f"  memory: step {row['step_megabytes']:.0f} MB, process {row['process_megabytes']:.0f} MB",
+                + (f"  MFU {row['mfu']:.1%}" if row["mfu"] else "")
+                + f"  memory: step {row['step_megabytes']:.0f} MB, process {row['process_megabytes']:.0f} MB",
                 flush=True,
             )
     if given.json:

@@ -238,7 +238,8 @@ def _plan(given: argparse.Namespace) -> None:
         _print_json(told)
 
 
-def _size(text: str) -> tuple[int, int, int]:
+def size(text: str) -> tuple[int, int, int]:
+    """Read a picture's height, width and channels from 256x256x3."""
     height, width, channels = (int(n) for n in text.split("x"))
     return height, width, channels
 
@@ -313,7 +314,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--batch-per-chip", type=int, help="with --scale: let the batch grow with the chips")
     made.add_argument("--out", type=pathlib.Path, metavar="FILE.png", help="with --scale: a picture of it")
     made.add_argument("--table", action="store_true", help="say where each array of the state lies")
-    made.add_argument("--image", type=_size, metavar="HxWxC", help="the pictures' size, where nothing tells it")
+    made.add_argument("--image", type=size, metavar="HxWxC", help="the pictures' size, where nothing tells it")
     command("doctor", _doctor, "versions, devices, cache, extras; what is missing and how to get it", of_run=False)
     return parser
 

@@ -57,7 +57,7 @@ def plan(experiment: Experiment, data: Data, where: Topology) -> dict[str, Any]:
         "hbm_bytes": where.chip.memory if where.chip else None,
         "flops_per_chip_per_step": operations // where.chips,
     }
-    return told | _speed(experiment, run.mesh, where, operations, _model_flops(experiment, data, run), found)
+    return told | _speed(experiment, run.mesh, where, operations, model_flops(experiment, data, run), found)
 
 
 def plan_sampling(experiment: Experiment, data: Data, where: Topology) -> dict[str, Any]:
@@ -173,7 +173,7 @@ def _spent(found: _Found, kept: int, cores: int) -> dict[str, int]:
     return {kind: cores * size for kind, size in more.items()} | {"total": cores * (kept + sum(more.values()))}
 
 
-def _model_flops(experiment: Experiment, data: Data, run: Program) -> int:
+def model_flops(experiment: Experiment, data: Data, run: Program) -> int:
     """FLOPs of the step without those that recomputation repeats: what MFU counts (PaLM, arXiv:2204.02311, app. B)."""
     plain = with_remat(experiment, remat=False)
     if plain != experiment:

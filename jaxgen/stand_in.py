@@ -36,7 +36,8 @@ def with_fake(experiment: Experiment, size: Size | None = None, count: int = 16)
     """Return the experiment on `count` fake examples of its data's shape."""
     kind = experiment.train.source
     if isinstance(kind, Mixture):  # makes its points by itself
-        return experiment
+        fewer = dataclasses.replace(experiment.train, source=dataclasses.replace(kind, size=count))
+        return dataclasses.replace(experiment, train=fewer)
 
     def made(size: Size, count: int) -> Source:
         height, width, channels = size

@@ -223,10 +223,10 @@ def test_a_mistyped_override(capsys, tmp_path, arguments, pattern):
 
 def test_a_batch_that_the_mesh_does_not_divide(capsys, tmp_path):
     folder = tmp_path / "run"
-    refused(capsys, lambda: cli.train([TINY, "--run-dir", str(folder), "--batch-size", "6"]), "does not divide over 4")
+    refused(capsys, lambda: cli.train([TINY, "--run-dir", str(folder), "--batch-size", "6"]), "does not divide over 8")
     refused(capsys, lambda: cli.train([TINY, "--run-dir", str(folder), "--mesh.replica", "3"]), "do not multiply")
     micro = [TINY, "--run-dir", str(folder), "--objective.microbatches", "3"]
-    refused(capsys, lambda: cli.train(micro), r"4 device\(s\) x 3 turns.*; try --batch-size 12")
+    refused(capsys, lambda: cli.train(micro), r"8 device\(s\) x 3 turns.*; try --batch-size 24")
     assert not folder.exists()
 
 

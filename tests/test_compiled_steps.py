@@ -33,6 +33,7 @@ LAYOUTS: dict[str, tuple[MeshShape, Rule]] = {
 ALL = [("diffusion", layout) for layout in LAYOUTS] + [
     (name, layout) for name in ("classification", "segmentation", "gan") for layout in ("replicated", "fsdp")
 ]
+QUICK = {("diffusion", "fsdp"), ("diffusion", "fsdp x tensor"), ("classification", "replicated")}
 SCALARS = 1024  # bytes of what a step reports, and of batch statistics
 
 
@@ -88,7 +89,7 @@ def check(layout: str, prog: Program, found: dict[tuple[str, str], tuple[int, in
 @pytest.mark.parametrize(
     ("name", "layout"),
     [
-        pytest.param(name, layout, marks=[] if name == "diffusion" or layout == "fsdp" else [pytest.mark.slow])
+        pytest.param(name, layout, marks=[] if (name, layout) in QUICK else [pytest.mark.slow])
         for name, layout in ALL
         if name != "gan"
     ],

@@ -16,10 +16,6 @@ from jaxgen import config as configs
 from jaxgen import experiment as experiments
 from jaxgen import tree
 from jaxgen.data import batches
-from jaxgen.data.augment import Unlabelled
-from jaxgen.data.fake import FakeLabels, FakeLatents, FakeMasks
-from jaxgen.data.latents import Latents
-from jaxgen.data.mixture import Mixture
 from jaxgen.data.tfds import Tfds
 from jaxgen.evaluate import evaluation_batches, evaluator
 from jaxgen.experiment import Experiment
@@ -35,6 +31,7 @@ from jaxgen.objectives.segmentation import Segmentation
 from jaxgen.parallel.mesh import MeshShape, put_batch
 from jaxgen.parallel.rules import Replicated
 from jaxgen.program import program
+from jaxgen.stand_in import with_fake
 from jaxgen.typing import UserError
 
 CONFIGS = {f"{path.parent.name}/{path.stem}": path for path in sorted((ROOT / "configs").glob("*/*.py"))}
@@ -67,42 +64,15 @@ RAW = {
 each = pytest.mark.parametrize("name", CONFIGS)
 
 
-def classes_of(objective: Objective) -> int:
-    """How many classes its nets tell apart; 0 for those that are told none."""
-    return objective.classes if isinstance(objective, Gan) else objective.net.classes
-
-
 def rows_of(objective: Objective) -> int:
     """Rows in the smallest batch that divides as the objective wants it."""
     return objective.microbatches * (objective.parts if isinstance(objective, Gan) else 1)
 
 
 def on_fake_data(name: str, raw: tuple[int, ...]) -> Experiment:
-    made = configs.load(CONFIGS[name])
-    kind = made.train.source
-    if isinstance(kind, Mixture):
-        source, dropped = dataclasses.replace(kind, size=8), ()
-    else:
-        segmented = isinstance(made.objective, Segmentation)
-        fake = FakeLatents if isinstance(kind, Latents) else FakeMasks if segmented else FakeLabels
-        source = fake(
-            height=raw[0], width=raw[1], channels=raw[2], classes=classes_of(made.objective) or 1, size=8
-        )  # fmt: skip
-        # A source that reads no labels is, on fake data, one whose labels are dropped.
-        dropped = () if getattr(kind, "label", "label") else (Unlabelled(),)
-    return dataclasses.replace(
-        made,
-        train=dataclasses.replace(made.train, source=source, workers=0, transforms=(*dropped, *made.train.transforms)),
-        test=dataclasses.replace(
-            made.test,
-            source=dataclasses.replace(source, size=2),
-            workers=0,
-            transforms=(*dropped, *made.test.transforms),
-        ),
-        mesh=MeshShape(),
-        rule=Replicated(),
-        measures=(),
-    )
+    made = with_fake(configs.load(CONFIGS[name]), raw if len(raw) == 3 else None, count=8)
+    test = dataclasses.replace(made.test, source=dataclasses.replace(made.test.source, size=2))
+    return dataclasses.replace(made, test=test, mesh=MeshShape(), rule=Replicated(), measures=())
 
 
 def small_net(net: nn.Module) -> nn.Module:
@@ -168,7 +138,7 @@ def reduced(experiment: Experiment, side: int) -> Experiment:
 def test_its_shapes_are_known_without_data_or_arrays(name):
     made = on_fake_data(name, raw_of(name))
     element = batches.element(made.train.source.open(), made.train.transforms)
-    prog = program(made, made.mesh.build(), element)
+    prog = program(made, made.mesh.build(jax.devices()[:4]), element)
     made.objective.check(prog.spec, made.train.source.open().classes)
     assert sum(tree.count(net.params) for net in prog.shapes.nets.values()) > 10_000
     assert element["image"][0][-1] == raw_of(name)[-1]

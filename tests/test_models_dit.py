@@ -3,6 +3,7 @@
 import functools
 import math
 import pathlib
+import types
 from typing import Any
 
 import flax.linen as nn
@@ -17,6 +18,7 @@ from jaxgen import experiment, tree
 from jaxgen.models import dit
 from jaxgen.models.dit import XL, B, DiT, L, LayerNorm, RmsNorm, Rope, S, SinCos, SwiGlu
 from jaxgen.models.mlp import MlpDenoiser
+from jaxgen.nn import attention
 from jaxgen.nn.conditioning import one_hot
 from jaxgen.typing import UserError
 
@@ -277,3 +279,46 @@ def test_misfits_are_refused(net: nn.Module, size: tuple[int, ...], label: Any, 
 @every_kind
 def test_a_net_is_kept_as_json(name: str) -> None:
     assert experiment.decode(experiment.encode(network(name))) == network(name)
+
+
+# Attention on GPUs.
+
+GPU = types.SimpleNamespace(platform="gpu", device_kind="NVIDIA H100 80GB HBM3", compute_capability="9.0")
+NO_MESH = types.SimpleNamespace(shape={})
+
+
+@pytest.mark.parametrize(
+    ("q", "device", "mesh", "reason"),
+    [
+        (jnp.zeros((1, 4, 2, 72), jnp.bfloat16), GPU, NO_MESH, None),
+        (jnp.zeros((1, 4, 2, 72)), GPU, NO_MESH, 'the net in float32; set its dtype to "bfloat16"'),
+        (jnp.zeros((1, 4, 2, 36), jnp.bfloat16), GPU, NO_MESH, "heads have 36 channels"),
+        (jnp.zeros((1, 4, 2, 136), jnp.bfloat16), GPU, NO_MESH, "heads have 136 channels"),
+        (jnp.zeros((1, 4, 2, 64), jnp.bfloat16), GPU, types.SimpleNamespace(shape={"context": 2}), "tokens are split"),
+        (
+            jnp.zeros((1, 4, 2, 64), jnp.bfloat16),
+            types.SimpleNamespace(device_kind="Tesla T4", compute_capability="7.5"),
+            NO_MESH,
+            "Tesla T4 is no NVIDIA GPU from Ampere on",
+        ),
+    ],
+)
+def test_flash_attention_takes_what_it_can(q, device, mesh, reason):
+    found = attention.unfit_for_flash(q, device, mesh)
+    assert (found is None) if reason is None else (reason in found)
+
+
+def test_on_a_gpu_attention_flashes_or_says_why_not(monkeypatch):
+    asked = []
+
+    def recorded(q, k, v, implementation):
+        asked.append(implementation)
+        return q
+
+    monkeypatch.setattr(jax, "devices", lambda: [GPU])
+    monkeypatch.setattr(jax.nn, "dot_product_attention", recorded)
+    half = jnp.zeros((1, 4, 2, 8), jnp.bfloat16)
+    attention.attend(half, half, half)
+    with pytest.warns(UserWarning, match="without cuDNN's flash attention: it computes in 16 bits"):
+        attention.attend(*[jnp.zeros((1, 4, 2, 8))] * 3)
+    assert asked == ["cudnn", None]

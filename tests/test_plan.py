@@ -86,8 +86,8 @@ def test_recomputed_flops_do_not_count_as_the_models(eight):
     assert isinstance(spared.objective.net, DiT)
     assert spared.objective.net.remat
     run = plan.assembled(spared, data, eight)
-    model = plan._model_flops(spared, data, run)
-    assert model == plan._model_flops(experiment, data, plan.assembled(experiment, data, eight))
+    model = plan.model_flops(spared, data, run)
+    assert model == plan.model_flops(experiment, data, plan.assembled(experiment, data, eight))
     assert plan.plan(spared, data, eight)["flops_per_chip_per_step"] > model // 8
 
 

@@ -84,7 +84,7 @@ FSDP = ("--mesh.replica", "1", "--mesh.fsdp", "-1")
 @pytest.mark.parametrize(
     ("count", "devices", "more"),
     [
-        (2, 2, FSDP),
+        pytest.param(2, 2, FSDP, marks=pytest.mark.slow),
         pytest.param(1, 4, (), marks=pytest.mark.slow),
         pytest.param(2, 2, (), marks=pytest.mark.slow),
         pytest.param(4, 1, FSDP, marks=pytest.mark.slow),
@@ -160,7 +160,8 @@ def test_a_run_goes_on_elsewhere(alone, tmp_path, cache, first, then):
     slowly = ("--test-batch-size", "1")  # which changes no result, and gives the signal time to come before the end
     at = interrupted(tmp_path / "run", cache, first[0], first[1], *first[2], *slowly)
     assert 0 < at <= 12
-    (_, out, _), *_ = train(tmp_path / "run", cache, then[0], then[1], *then[2], *slowly)
+    (_, out, _), *others = train(tmp_path / "run", cache, then[0], then[1], *then[2], *slowly)
+    assert not any("step 12/12" in words for _, words, _ in others)  # the first process alone speaks
     assert f"going on from step {at} of 12" in out
     assert "note: laid out anew: mesh." in out
     assert_same(tmp_path / "run", alone)

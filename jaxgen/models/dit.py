@@ -9,11 +9,11 @@ import math
 from typing import Protocol, TypedDict, runtime_checkable
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxgen.nn.attention import attend
 from jaxgen.nn.conditioning import sinusoid
 from jaxgen.typing import Precision, UserError
 
@@ -206,7 +206,7 @@ class Block(nn.Module):
         return x + gate2[:, None] * self.mlp(y, dtype=self.dtype), None
 
     def attention(self, x: Float[Array, "b n c"], angles: Float[Array, "n a"] | None) -> Float[Array, "b n c"]:
-        b, n, width = x.shape
+        width = x.shape[-1]
         # Heads have an axis of their own, over which devices can share them.
         qkv = DenseGeneral((3, self.heads, width // self.heads), dtype=self.dtype, name="qkv")(x)
         q, k, v = (qkv[:, :, i] for i in range(3))
@@ -215,8 +215,7 @@ class Block(nn.Module):
             k = self.qk_norm(k, dtype=self.dtype, name="key_norm")
         if angles is not None:
             q, k = rotate(q, angles), rotate(k, angles)
-        y = jax.nn.dot_product_attention(q, k, v).reshape(b, n, width)
-        return Dense(width, dtype=self.dtype, name="out")(y)
+        return Dense(width, dtype=self.dtype, name="out")(attend(q, k, v))
 
 
 class DiT(nn.Module):

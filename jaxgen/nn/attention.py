@@ -1,5 +1,8 @@
 """Multi-head self-attention over tokens: how channels become heads, and how heads attend (arXiv:1706.03762)."""
 
+import warnings
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -25,6 +28,31 @@ def split_heads(qkv: Float[Array, "b *s c"], size: int) -> tuple[Heads, Heads, H
 
 
 def attend(q: Heads, k: Heads, v: Heads) -> Float[Array, "b t c"]:
-    """Average values by softmax(q·k / √d), taken in float32 whatever the arrays' type; heads return to channels."""
+    """Average values by softmax(q·k / √d), taken in float32 whatever the arrays' type; heads return to channels.
+
+    On NVIDIA GPUs cuDNN's flash attention does it (arXiv:2307.08691), which never writes all weights to memory, where
+    it takes such arrays; a warning says why where it does not.
+    """
     b, t, _, _ = q.shape
-    return jax.nn.dot_product_attention(q, k, v).reshape(b, t, -1)
+    device = jax.devices()[0]
+    flash = False
+    if device.platform == "gpu":
+        reason = unfit_for_flash(q, device, jax.sharding.get_abstract_mesh())
+        flash = reason is None
+        if reason is not None:
+            warnings.warn(f"attention runs without cuDNN's flash attention: {reason}", stacklevel=2)
+    return jax.nn.dot_product_attention(q, k, v, implementation="cudnn" if flash else None).reshape(b, t, -1)
+
+
+def unfit_for_flash(q: Heads, device: Any, mesh: Any) -> str | None:
+    """Say why cuDNN's flash attention does not take such queries on a device and a mesh; None if it does."""
+    capability = getattr(device, "compute_capability", None)
+    if capability is None or float(capability) < 8.0:
+        return f"{device.device_kind} is no NVIDIA GPU from Ampere on"
+    if q.dtype not in (jnp.bfloat16, jnp.float16):
+        return f'it computes in 16 bits, and the net in {q.dtype}; set its dtype to "bfloat16"'
+    if q.shape[-1] % 8 or q.shape[-1] > 128:
+        return f"heads have {q.shape[-1]} channels; it takes multiples of 8 up to 128"
+    if mesh.shape.get("context", 1) > 1:
+        return "tokens are split over the mesh's axis 'context'"
+    return None
