@@ -223,7 +223,7 @@ def _plan(given: argparse.Namespace) -> None:
             _note(note)
     if given.table:
         say("\n".join(rules.table(plan.assembled(experiment, data, where).shapes)))
-    told = plan.plan(experiment, data, where) | {"data": origin}
+    told = plan.plan(experiment, data, where, thorough=given.thorough) | {"data": origin}
     if not given.json:
         print(*plan.lines(told), sep="\n")
     if given.sample:
@@ -313,6 +313,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--scale", metavar="A,B,…", help="topologies to compare, in the place of --topology")
     made.add_argument("--batch-per-chip", type=int, help="with --scale: let the batch grow with the chips")
     made.add_argument("--out", type=pathlib.Path, metavar="FILE.png", help="with --scale: a picture of it")
+    made.add_argument("--thorough", action="store_true", help="optimize long programs fully, which takes minutes more")
     made.add_argument("--table", action="store_true", help="say where each array of the state lies")
     made.add_argument("--image", type=size, metavar="HxWxC", help="the pictures' size, where nothing tells it")
     command("doctor", _doctor, "versions, devices, cache, extras; what is missing and how to get it", of_run=False)

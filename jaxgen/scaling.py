@@ -54,7 +54,7 @@ def search(experiment: Experiment, data: Data, where: Topology, say: Callable[[s
 
 
 def _others(experiment: Experiment) -> Iterator[tuple[str, Experiment]]:
-    """The same experiment with less memory spent on activations, or on state."""
+    """The same experiment with less memory spent on activations at a time, or on state."""
     spared = with_remat(experiment, remat=True)
     split = dataclasses.replace(experiment, rule=Fsdp(), mesh=MeshShape(replica=1, fsdp=-1))
     replicated = isinstance(experiment.rule, Replicated)
@@ -64,6 +64,12 @@ def _others(experiment: Experiment) -> Iterator[tuple[str, Experiment]]:
         yield "Fsdp()", split
     if spared != experiment and replicated:
         yield "remat and Fsdp()", with_remat(split, remat=True)
+    objective: Any = experiment.objective
+    parts = 2 * objective.microbatches
+    yield (
+        f"--objective.microbatches {parts}",
+        dataclasses.replace(experiment, objective=dataclasses.replace(objective, microbatches=parts)),
+    )
 
 
 def scale(
@@ -123,16 +129,15 @@ def draw(rows: Sequence[dict[str, Any]], title: str) -> matplotlib.figure.Figure
         left.bar(places + (i - 1) * 0.27, [1e3 * row["roofline"][part] for row in rows], 0.25, label=part, color=colour)
     left.set_xticks(places, names, fontsize=8)
     left.set_ylabel("ms a step, each on its own")
-    left.set_yscale("log")
-    left.set_title("what bounds the step")
+    left.set_title("what bounds the step: the highest bar")
     left.legend(frameon=False)
-    bars = right.bar(places, [row["images_per_second"] for row in rows], 0.6, color="#4477aa")
-    right.bar_label(bars, [f"{row['mfu']:.0%} MFU\n{row['chips']} chips" for row in rows], fontsize=8)
+    bars = right.bar(places, [100 * row["mfu"] for row in rows], 0.6, color="#4477aa")
+    speeds = [f"{row['images_per_second']:,.0f} images/s\n{row['chips']} chips" for row in rows]
+    right.bar_label(bars, speeds, fontsize=8)
     right.set_xticks(places, names, fontsize=8)
-    right.set_ylabel("images a second, at most")
-    right.set_yscale("log")
-    right.margins(y=0.2)
-    right.set_title("speed")
+    right.set_ylim(0, 100)
+    right.set_ylabel("% of the chips' FLOP/s, at most (MFU)")
+    right.set_title("what that leaves")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(f"{title}: a roofline, not a measurement")
