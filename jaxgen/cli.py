@@ -33,6 +33,9 @@ def _guarded(run: Callable[[], None]) -> int:
     """Turn a user's mistake into its one or two lines and status 2, a signal into its status."""
     # Imported late, for `--help` to be quick.
     from jaxgen.interrupt import Interrupted
+    from jaxgen.parallel.processes import spare_libtpu
+
+    spare_libtpu()
 
     # Libraries report through absl what we report ourselves.
     logging.getLogger("absl").setLevel(logging.ERROR)

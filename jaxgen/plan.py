@@ -29,17 +29,16 @@ from jaxgen.sample import sampler
 from jaxgen.typing import UserError
 
 KINDS = {"params": "parameters", "opt": "optimizer", "ema": "ema", "stats": "statistics"}
-LONG = (
-    12_000  # lines of a program: FCN-R50 has 11,430 and takes the compiler 3 minutes on two cores, EDM2-S 32,487 and 5
-)
+# Lines of a program: FCN-R50 has 11,430 and takes the compiler 2 to 3 minutes on two cores, EDM2-S 32,487 and 5.
+LONG = 12_000
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
 def plan(experiment: Experiment, data: Data, where: Topology, *, thorough: bool = False) -> dict[str, Any]:
     """Compile the train step for a topology and say what it takes, ready for JSON.
 
-    The TPU's compiler takes minutes to optimize a long program; unless `thorough`, it then does so at its level O1 only.
-    The same bytes are sent, and memory comes out lower, by 4 % (DiT-XL/2), 6 % (EDM2-S) and 11 % (R3GAN for FFHQ, all on
+    The TPU's compiler takes minutes to optimize a long program: unless `thorough`, it then does so at its level O1.
+    The same bytes are sent, and memory comes out lower, by 4 % (DiT-XL/2), 6 % (EDM2-S) or 11 % (R3GAN on FFHQ, all for
     v5e); but less stays on the chip, so that the roofline's memory is an upper bound, there up to 4 times too high.
 
     Raises UserError where the experiment does not fit the mesh; that it does not fit the memory is an answer.
@@ -126,13 +125,14 @@ def assembled(experiment: Experiment, data: Data, where: Topology) -> Program:
 
 @dataclasses.dataclass(frozen=True)
 class _Found:
-    """What the compiler made: a program's text and memory, or the bytes a device would need of those it has."""
+    """What the compiler made: a program's text and memory, or else the bytes that a device would need."""
 
     text: str | None
     memory: Any = None
-    needed: int = 0
-    available: int = 0
     optimized: bool = True
+    needed: int = 0
+    temporaries: bool = False
+    """Whether `needed` is beside the state."""
 
 
 def _compiled(lowered: Any, where: Topology, thorough: bool) -> _Found:
@@ -143,16 +143,16 @@ def _compiled(lowered: Any, where: Topology, thorough: bool) -> _Found:
         needed = _needed(str(error))
         if needed is None:
             raise
-        return _Found(None, None, *needed)
-    return _Found(made.as_text(), made.memory_analysis(), optimized=optimized)
+        return _Found(None, needed=needed, temporaries="temporaries" in str(error))
+    return _Found(made.as_text(), made.memory_analysis(), optimized)
 
 
-def _needed(message: str) -> tuple[int, int] | None:
-    """Read (bytes needed, bytes available) from the TPU compiler's words for too little memory; None in others."""
+def _needed(message: str) -> int | None:
+    """Read the bytes needed from the TPU compiler's words for too little memory, the first of its numbers; or None."""
     if "RESOURCE_EXHAUSTED" not in message:
         return None
     sizes = [float(n) * UNITS[unit] for n, unit in re.findall(r"\b(\d+(?:\.\d+)?)([KMGT])\b", message)]
-    return (round(sizes[0]), round(sizes[1])) if len(sizes) > 1 else (round(max(sizes, default=0)), 0)
+    return round(sizes[0]) if sizes else None
 
 
 def _kept(run: Program) -> dict[str, int]:
@@ -172,8 +172,9 @@ def _local(leaf: Any) -> int:
 
 def _spent(found: _Found, kept: int, cores: int) -> dict[str, int]:
     """Bytes of a chip beside the state's: what the program takes, and all together."""
-    if found.memory is None:
-        return {"total": cores * max(found.needed, kept)}
+    if found.memory is None:  # the compiler gave up at what it keeps between the state's arrays, or at everything
+        more = {"activations": found.needed} if found.temporaries else {}
+        return {k: cores * v for k, v in (more | {"total": kept + found.needed if more else found.needed}).items()}
     memory = found.memory
     more = {
         "padding": memory.argument_size_in_bytes - kept,  # of arrays to the tiles that the chip reads

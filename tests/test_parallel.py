@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
-from jaxgen.parallel.mesh import MeshShape, check_batch, put_batch
-from jaxgen.parallel.rules import ByPath, Composed, Fsdp, Replicated, Split, shardings
+from jaxgen import tree
+from jaxgen.models.r3gan import R3ganDiscriminator
+from jaxgen.parallel.activations import pinned
+from jaxgen.parallel.mesh import MeshShape, check_batch, put_batch, with_shardings
+from jaxgen.parallel.rules import R3GAN, ByPath, Composed, Fsdp, Replicated, Split, shardings, table
 from jaxgen.typing import UserError
 
 
@@ -134,3 +137,34 @@ def test_rows_of_a_picture_are_split_over_context():
     assert {shard.data.shape for shard in placed["label"].addressable_shards} == {(2,)}
     odd = put_batch(mesh, {"image": image[:, :5]})["image"]  # five rows stay together
     assert {shard.data.shape for shard in odd.addressable_shards} == {(2, 5, 5, 1)}
+
+
+def test_a_game_over_tensor_devices_changes_nothing(key):
+    net = R3ganDiscriminator(classes=0, widths=(16, 16), blocks=1, group_width=8)
+    x = jax.random.normal(key, (4, 8, 8, 3))
+    params = net.init(key, x, None, train=False)["params"]
+    # The residual branches begin at 0; as they are, nothing would pass the split layers.
+    params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(key, p.shape), params)
+    mesh = four(MeshShape(replica=2, tensor=2))
+    whole = jax.eval_shape(lambda: {"params": params})
+    placed = jax.device_put({"params": params}, shardings(R3GAN, whole, mesh))["params"]
+    specs = {path.rsplit("/", 2)[-2] for path, leaf in tree.leaves(placed) if not leaf.sharding.is_fully_replicated}
+    assert specs == {"widen", "conv", "narrow"}
+
+    def loss(params, x):
+        return jnp.square(net.apply({"params": params}, x, None, train=True)).sum()
+
+    one = jax.jit(jax.value_and_grad(loss))(params, x)
+    two = jax.jit(pinned(mesh, jax.value_and_grad(loss)))(placed, put_batch(mesh, {"x": np.asarray(x)})["x"])
+    for (path, a), (_, b) in zip(tree.leaves(one), tree.leaves(two), strict=True):
+        assert np.abs(np.asarray(a) - np.asarray(b)).max() <= 2e-5 * np.abs(a).max(), path
+
+
+def test_the_table_says_where_everything_lies():
+    mesh = four(MeshShape(replica=1, fsdp=-1))
+    shapes = jax.eval_shape(lambda: {"w": jnp.zeros((64, 8)), "n": jnp.int32(0)})
+    head, n, w, total = table(with_shardings(shapes, shardings(Fsdp(smallest=1), shapes, mesh)))
+    assert head.split()[-3:] == ["bytes", "a", "device"]
+    assert n.split() == ["n", "int32", "1", "whole", "4"]
+    assert w.split() == ["w", "float32", "64×8", "('fsdp',", "None)", "512"]
+    assert total.split() == ["all", "516"]

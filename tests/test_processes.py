@@ -14,6 +14,7 @@ import pytest
 from processes import start
 
 from jaxgen import tree
+from jaxgen.interrupt import Interrupt, Interrupted
 from jaxgen.parallel import processes as joined
 from jaxgen.restored import restore
 from jaxgen.run import RunFolder
@@ -191,3 +192,23 @@ def test_the_mistake_of_all_is_said_by_all(tmp_path, cache):
     done = end(begin(tmp_path / "run", cache, 2, 1, "--batch-size", "3"))
     assert [code for code, *_ in done] == [2, 2]
     assert all("batch size 3 does not divide over 2 device(s)" in err for *_, err in done)
+
+
+def test_an_echo_of_a_signal_is_no_second_one(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Interrupt() as interrupt:
+        assert not interrupt()
+        signal.raise_signal(signal.SIGTERM)
+        now[0] += 0.5  # `uv run` hands on what the whole group got
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupt()
+        now[0] += 1.0
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(Interrupted, match="SIGTERM at step 7: saved") as stopped:
+            interrupt.leave(7)
+    assert stopped.value.status == 143
+    with pytest.raises(Interrupted, match="SIGTERM at step 7") as stopped:
+        Interrupt().leave(7)  # where another process had the signal
+    assert stopped.value.status == 143

@@ -39,9 +39,20 @@ def _in_a_cluster() -> bool:
     env = os.environ
     slurm = "SLURM_STEP_NODELIST" in env and int(env.get("SLURM_NTASKS", "1")) > 1
     mpi = int(env.get("OMPI_COMM_WORLD_SIZE", "1")) > 1
-    on_tpu = env.get("JAX_PLATFORMS", "tpu").startswith("tpu") and importlib.util.find_spec("libtpu") is not None
-    tpu = on_tpu and bool(glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*"))
-    return slurm or mpi or tpu
+    return slurm or mpi or (env.get("JAX_PLATFORMS", "tpu").startswith("tpu") and _has_tpu())
+
+
+def _has_tpu() -> bool:
+    devices = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")
+    return bool(devices) and importlib.util.find_spec("libtpu") is not None
+
+
+def spare_libtpu() -> None:
+    """Tell libtpu, where no TPU is here, what it would else ask a cloud machine's metadata for, and complain about."""
+    if not _has_tpu():
+        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+        os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")  # any will do
+        os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 
 
 def first() -> bool:

@@ -11,6 +11,7 @@ from jax.experimental import topologies
 
 from jaxgen.parallel import chips
 from jaxgen.parallel.chips import Chip
+from jaxgen.parallel.processes import spare_libtpu
 from jaxgen.typing import UserError
 
 
@@ -45,14 +46,8 @@ def topology(name: str, slices: int = 1) -> Topology:
             f"{name}: the TPU's compiler is not installed; say uv run --extra plan jaxgen plan …, or "
             f"--topology cpu:{math.prod(shape)} for what fake devices can tell"
         )
-    # What libtpu would otherwise ask a cloud machine's metadata for. It takes any type of accelerator.
-    for variable, value in {
-        "TPU_SKIP_MDS_QUERY": "1",
-        "TPU_ACCELERATOR_TYPE": "v5litepod-16",
-        "TPU_WORKER_HOSTNAMES": "localhost",
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",  # its lock is for those who compute
-    }.items():
-        os.environ.setdefault(variable, value)
+    spare_libtpu()
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # its lock is for those who compute
     more = {} if slices == 1 else {"num_slices": slices}
     try:
         found = topologies.get_topology_desc(platform="tpu", topology_name=name, **more)

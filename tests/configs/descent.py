@@ -5,8 +5,10 @@ import dataclasses
 from small import by_descent, segmentation
 
 from jaxgen.experiment import Experiment
+from jaxgen.parallel.rules import Fsdp
 
 
 def config() -> Experiment:
     made = by_descent(segmentation())
-    return dataclasses.replace(made, steps=12, log_every=1, checkpoint_every=4, preview_every=12, keep=9)
+    made = dataclasses.replace(made, steps=12, log_every=1, checkpoint_every=4, preview_every=12, keep=9)
+    return dataclasses.replace(made, rule=Fsdp(smallest=1))  # which splits nothing where the mesh has no fsdp
