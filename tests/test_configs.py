@@ -41,7 +41,8 @@ LONG = re.compile(
     "r50|resnet50|deeplab|voc_fcn8s|pets_unet|scenes_unet|scenes_fcn16s|scenes_fcn32s|cifar10_edm|edm2|digits_edm|"
     "digits_flow|digits_ddpm|digits_conditional|digits_r3gan|dit_xl2|cifar10_stylegan2_ada|cifar10_r3gan|ffhq256_r3gan"
 )
-HUGE = re.compile("xl2|edm2_s")  # too many parameters for a small machine's memory, with their averages
+# Too many parameters for a small machine, or minutes to compile on a CPU; test_plan.py compiles them for a TPU.
+HUGE = re.compile("xl2|edm2_s|cifar10_edm|cifar10_r3gan|stylegan2_ada|ffhq256")
 # Pictures as the data set has them: height, width, channels.
 RAW = {
     "classification/cifar10_resnet18": (32, 32, 3),

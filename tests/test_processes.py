@@ -87,7 +87,6 @@ FSDP = ("--mesh.replica", "1", "--mesh.fsdp", "-1")
     [
         pytest.param(2, 2, FSDP, marks=pytest.mark.slow),
         pytest.param(1, 4, (), marks=pytest.mark.slow),
-        pytest.param(2, 2, (), marks=pytest.mark.slow),
         pytest.param(4, 1, FSDP, marks=pytest.mark.slow),
         # Both processes hold every row of the batch, and half of each picture.
         pytest.param(2, 1, ("--mesh.replica", "1", "--mesh.context", "2"), marks=pytest.mark.slow),
@@ -152,8 +151,7 @@ def interrupted(folder: pathlib.Path, cache: pathlib.Path, count: int, devices: 
     ("first", "then"),
     [
         ((2, 2, FSDP), (1, 8, ("--mesh.replica", "2", "--mesh.fsdp", "4"))),
-        pytest.param((1, 8, ()), (2, 1, FSDP), marks=pytest.mark.slow),
-        pytest.param((4, 2, FSDP), (2, 1, ()), marks=pytest.mark.slow),
+        pytest.param((4, 2, FSDP), (2, 1, FSDP), marks=pytest.mark.slow),
         pytest.param((4, 2, ("--mesh.replica", "4", "--mesh.fsdp", "2")), (1, 8, ()), marks=pytest.mark.slow),
     ],
 )
