@@ -39,12 +39,10 @@ def search(experiment: Experiment, data: Data, where: Topology, say: Callable[[s
     low, high = 0, max(unit, experiment.batch_size // unit * unit)
     while fits(high) and high < MOST * where.chips:
         low, high = high, 2 * high
-    while high - low > max(unit, round(low * FINE)) and not (low == 0 and high == unit):
-        middle = (low + high) // 2 // unit * unit or unit
-        if middle in (low, high):
-            break
+    while high - low > max(unit, round(low * FINE)):  # both are multiples of the unit
+        middle = (low + high) // 2 // unit * unit
         low, high = (middle, high) if fits(middle) else (low, middle)
-    larger = max(2 * low, unit)
+    larger = 2 * max(low, unit)
     found: dict[str, bool] = {}
     for name, other in _others(experiment):
         told = plan(dataclasses.replace(other, batch_size=larger), data, where)

@@ -33,7 +33,7 @@ LAYOUTS: dict[str, tuple[MeshShape, Rule]] = {
 ALL = [("diffusion", layout) for layout in LAYOUTS] + [
     (name, layout) for name in ("classification", "segmentation", "gan") for layout in ("replicated", "fsdp")
 ]
-QUICK = {("diffusion", "fsdp"), ("diffusion", "fsdp x tensor"), ("classification", "replicated")}
+QUICK = {("diffusion", "fsdp"), ("classification", "replicated")}
 SCALARS = 1024  # bytes of what a step reports, and of batch statistics
 
 

@@ -39,7 +39,8 @@ EMBEDDED = re.compile("digits|scenes|toy2d|ring8|grid25")
 # Take half a minute each to compile, or have a net that another config is tried with.
 LONG = re.compile(
     "r50|resnet50|deeplab|voc_fcn8s|pets_unet|scenes_unet|scenes_fcn16s|scenes_fcn32s|cifar10_edm|edm2|digits_edm|"
-    "digits_flow|digits_ddpm|digits_conditional|digits_r3gan|dit_xl2|cifar10_stylegan2_ada|cifar10_r3gan|ffhq256_r3gan"
+    "digits_flow|digits_ddpm|digits_conditional|digits_r3gan|dit_xl2|sit_xl2|cifar10_resnet18|cifar10_stylegan2_ada|"
+    "cifar10_r3gan|ffhq256_r3gan"
 )
 # Too many parameters for a small machine, or minutes to compile on a CPU; test_plan.py compiles them for a TPU.
 HUGE = re.compile("xl2|edm2_s|cifar10_edm|cifar10_r3gan|stylegan2_ada|ffhq256")

@@ -44,10 +44,10 @@ def saving(folder: pathlib.Path) -> bool:
 
 
 MOMENTS = {
-    "before the first checkpoint": lambda folder: steps_written(folder) >= 2,
     "while a checkpoint is written": saving,
 }
 MORE = {
+    "before the first checkpoint": lambda folder: steps_written(folder) >= 2,
     "between two checkpoints": lambda folder: steps_written(folder) >= 18,
     "as soon as the folder is claimed": lambda folder: (folder / "experiment.json").exists(),
     "at the very end": lambda folder: steps_written(folder) >= 60,

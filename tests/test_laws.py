@@ -32,7 +32,18 @@ LAYOUTS = {
 SPLIT = {"replicated": set(), "fsdp": {"fsdp"}, "fsdp x tensor": {"fsdp", "tensor"}, "all axes": {"fsdp"}}
 SLOW = [pytest.param(layout, marks=pytest.mark.slow) for layout in SPLIT]
 
-pytestmark = pytest.mark.parametrize("make", EXPERIMENTS.values(), ids=EXPERIMENTS.keys())
+each = pytest.mark.parametrize("make", EXPERIMENTS.values(), ids=EXPERIMENTS.keys())
+
+
+def each_but(*slow: str) -> pytest.MarkDecorator:
+    """All of them, those that take long to compile among the slow tests."""
+    return pytest.mark.parametrize(
+        "make",
+        [
+            pytest.param(make, id=name, marks=[pytest.mark.slow] if name in slow else [])
+            for name, make in EXPERIMENTS.items()
+        ],
+    )
 
 
 def assemble(experiment: Experiment, layout: str = "1") -> Program:
@@ -59,6 +70,7 @@ def run(prog: Program, state, start: int, stop: int):
     return state, losses
 
 
+@each
 def test_init_has_the_shapes_that_eval_shape_tells(make):
     prog = assemble(make())
     state = prog.init()
@@ -68,6 +80,7 @@ def test_init_has_the_shapes_that_eval_shape_tells(make):
     assert all(jax.tree.leaves(same))
 
 
+@each_but("gan")
 def test_ten_steps_are_traced_once(make):
     experiment = make()
     traces = []
@@ -84,6 +97,7 @@ def test_ten_steps_are_traced_once(make):
     assert len(traces) == 1
 
 
+@each_but("gan", "segmentation")
 @pytest.mark.parametrize("layout", ["fsdp x tensor", *SLOW[:2], SLOW[3]])  # the first holds what the others do
 def test_devices_and_rules_change_nothing_but_rounding(make, layout):
     one, one_losses = run(assemble(by_descent(make())), None, 0, 5)
@@ -97,6 +111,7 @@ def test_devices_and_rules_change_nothing_but_rounding(make, layout):
         assert np.abs(np.asarray(a) - b).max() <= near * np.abs(a).max(), path
 
 
+@each
 @pytest.mark.parametrize("layout", ["1", SLOW[2]])
 def test_restoring_and_going_on_is_going_straight_on(make, layout, tmp_path):
     prog = assemble(make(), layout)
@@ -112,6 +127,7 @@ def test_restoring_and_going_on_is_going_straight_on(make, layout, tmp_path):
     assert tree.digest(resumed) == tree.digest(straight)
 
 
+@each
 def test_every_parameter_learns(make):
     prog = assemble(make())
     before = jax.device_get({name: net.params for name, net in prog.init().nets.items()})
@@ -123,6 +139,7 @@ def test_every_parameter_learns(make):
     assert still == []
 
 
+@each
 def test_one_batch_can_be_learned_by_heart(make):
     experiment = dataclasses.replace(make(), steps=150)
     if isinstance(experiment.objective, Gan):
@@ -140,6 +157,7 @@ def test_one_batch_can_be_learned_by_heart(make):
     assert np.mean(losses[-10:]) - floor < share * (losses[0] - floor)
 
 
+@each_but("gan")
 def test_evaluation_does_not_depend_on_batches_or_devices(make):
     found = []
     for layout, size in (("1", 8), ("1", 5), ("4", 8), ("4", 3)):
@@ -156,6 +174,7 @@ def test_evaluation_does_not_depend_on_batches_or_devices(make):
             np.testing.assert_allclose(other[name], found[0][name], rtol=1e-5)
 
 
+@each_but("gan")
 def test_accumulation_takes_the_same_number_of_steps(make):
     experiment = make()
     objective = dataclasses.replace(experiment.objective, microbatches=2)
@@ -164,6 +183,7 @@ def test_accumulation_takes_the_same_number_of_steps(make):
     assert np.isfinite(losses).all()
 
 
+@each_but("gan")
 def test_bfloat16_computes_and_keeps_float32(make):
     experiment = make()
     in_half = with_nets(experiment.objective, lambda net: net.clone(dtype="bfloat16"))
@@ -176,6 +196,7 @@ def test_bfloat16_computes_and_keeps_float32(make):
     assert {leaf.dtype for _, leaf in tree.leaves(params)} == {jnp.dtype("float32")}
 
 
+@each
 def test_previews_are_pictures(make):
     prog = assemble(make())
     test_set = prog.experiment.test.source.open()

@@ -139,6 +139,7 @@ def test_rows_of_a_picture_are_split_over_context():
     assert {shard.data.shape for shard in odd.addressable_shards} == {(2, 5, 5, 1)}
 
 
+@pytest.mark.slow
 def test_a_game_over_tensor_devices_changes_nothing(key):
     net = R3ganDiscriminator(classes=0, widths=(16, 16), blocks=1, group_width=8)
     x = jax.random.normal(key, (4, 8, 8, 3))

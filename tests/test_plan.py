@@ -187,13 +187,14 @@ def test_the_search_ends_at_the_largest_batch(monkeypatch, eight, limit):
     assert largest % 8 == 0
     assert limit < largest + max(8, largest / 8) + 8
     assert compiler.calls < 30
-    if largest:
-        assert found["larger"]["fits_with"]["remat"] == (2 * largest <= 2 * limit)
-        assert found["larger"]["fits_with"]["Fsdp()"] is False
+    assert found["larger"]["fits_with"]["remat"] == (max(largest, 8) <= limit)
+    assert found["larger"]["fits_with"]["Fsdp()"] is False
+    assert "--objective.microbatches 2" in found["larger"]["fits_with"]
     with pytest.raises(UserError, match="--search wants a chip's memory"):
         scaling.search(experiment, data, eight, lambda _: None)
 
 
+@pytest.mark.slow
 def test_a_table_of_topologies_says_what_does_not_divide(tmp_path):
     experiment, data = small(mesh=MeshShape(replica=2, fsdp=-1), rule=Fsdp())
     places = [topologies.topology("cpu:4"), topologies.topology("cpu:1")]
