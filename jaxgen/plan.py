@@ -284,7 +284,7 @@ def lines(told: Mapping[str, Any]) -> list[str]:
         f"batch of {told['batch_size']}, {told['parameters']:,} parameters",
         f"memory: {fit(told)}",
         *(f"  {kind:<12} {size / 1e9:9.3f} GB" for kind, size in told["bytes_per_chip"].items() if size),
-        f"compute: {told['flops_per_chip_per_step'] / 1e12:.3f} TFLOP a chip and step",
+        f"compute: {told['flops_per_chip_per_step'] / 1e9:,.1f} GFLOP a chip and step",
     ]
     sent = told["collective_bytes"]
     if sent is not None:
