@@ -43,7 +43,7 @@ LONG = re.compile(
     "cifar10_r3gan|ffhq256_r3gan"
 )
 # Too many parameters for a small machine, or minutes to compile on a CPU; test_plan.py compiles them for a TPU.
-HUGE = re.compile("xl2|edm2_s|cifar10_edm|cifar10_r3gan|stylegan2_ada|ffhq256")
+HUGE = re.compile("xl2|edm2_s|cifar10_edm|cifar10_r3gan|stylegan2_ada|ffhq256|ade20k|cityscapes|voc")
 # Pictures as the data set has them: height, width, channels.
 RAW = {
     "classification/cifar10_resnet18": (32, 32, 3),

@@ -87,7 +87,6 @@ FSDP = ("--mesh.replica", "1", "--mesh.fsdp", "-1")
     [
         pytest.param(2, 2, FSDP, marks=pytest.mark.slow),
         pytest.param(1, 4, (), marks=pytest.mark.slow),
-        pytest.param(4, 1, FSDP, marks=pytest.mark.slow),
         # Both processes hold every row of the batch, and half of each picture.
         pytest.param(2, 1, ("--mesh.replica", "1", "--mesh.context", "2"), marks=pytest.mark.slow),
     ],
