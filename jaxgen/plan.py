@@ -56,6 +56,7 @@ def plan(experiment: Experiment, data: Data, where: Topology, *, thorough: bool 
         "topology": where.name,
         "chip": where.chip.name if where.chip else "fake CPU device",
         "chips": where.chips,
+        "slices": where.slices,
         "mesh": dict(run.mesh.shape),
         "batch_size": experiment.batch_size,
         "parameters": sum(tree.count(net.params) for net in run.shapes.nets.values()),
@@ -206,7 +207,7 @@ def _speed(
 ) -> dict[str, Any]:
     """Bytes on the links, the roofline and what follows from it; None where there is nothing to say."""
     chip = where.chip
-    if found.text is None:
+    if found.text is None or where.slices > 1:  # several slices run a program each, and talk by other means
         return dict.fromkeys(("collective_bytes", "roofline", "step_seconds", "images_per_second", "mfu"))
     sent = collectives(found.text, mesh.shape)
     told: dict[str, Any] = {"collective_bytes": _summed(sent)}
@@ -249,13 +250,8 @@ def egress(group: Sequence[Any], chip: Chip, shape: Sequence[int]) -> float:
     """Bytes/s that a device can send to the others of its group, on slices of these sides.
 
     One link each way along every side of the slice that they spread over; both ways at once where they fill a side that
-    closes into a ring. What crosses slices goes by the slower network, and what stays on a chip by its memory.
-    Raises UserError where the chip's network is not known.
+    closes into a ring. What stays on a chip goes by its memory.
     """
-    if len({getattr(device, "slice_index", 0) for device in group}) > 1:
-        if chip.network is None:
-            raise UserError(f"{chip.name}: no source gives its network between slices; plan one slice")
-        return chip.network / chip.cores
     rings = chip.rings(tuple(shape))
     rate = 0.0
     for dimension, side in enumerate(shape):
@@ -291,12 +287,11 @@ def lines(told: Mapping[str, Any]) -> list[str]:
         rows += [f"sent: {sent['total'] / 1e9:.3f} GB a device and step"]
         rows += [f"  {kind:<20} {size / 1e9:9.3f} GB" for kind, size in sent["by_kind"].items()]
         rows += [f"  along {axis:<14} {size / 1e9:9.3f} GB" for axis, size in sent["by_axis"].items()]
+    if told["fits"] is False:
+        return rows
     if told["step_seconds"] is None:
-        return (
-            rows
-            if told["fits"] is False
-            else [*rows, "no time: fake devices have no speed; nor is their memory a chip's"]
-        )
+        fake = "no time: fake devices have no speed; nor is their memory a chip's"
+        return [*rows, "no time: what slices send each other is not counted" if told["slices"] > 1 else fake]
     roof = told["roofline"]
     return [
         *rows,

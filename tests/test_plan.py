@@ -121,11 +121,9 @@ def test_too_little_memory_is_read_from_the_compilers_words(message, found):
     assert plan._needed(message) == found
 
 
-def devices(shape, slices=1):
-    """Devices with coordinates, row by row, slice by slice."""
-    each = [
-        types.SimpleNamespace(coords=[*place], slice_index=s) for s in range(slices) for place in np.ndindex(*shape)
-    ]
+def devices(shape):
+    """Devices with coordinates, row by row."""
+    each = [types.SimpleNamespace(coords=[*place]) for place in np.ndindex(*shape)]
     found = np.empty(len(each), object)
     found[:] = each
     return found
@@ -147,12 +145,9 @@ def test_links_that_a_group_can_use(chip, shape, group, links):
     assert plan.egress(list(devices(shape)[group]), chip, shape) == links * chip.link
 
 
-def test_slices_talk_over_the_network():
-    both = list(devices((2, 2), slices=2))
-    assert plan.egress(both[::4], chips.V5E, (2, 2)) == chips.V5E.network
-    assert plan.egress(both[:4], chips.V5E, (2, 2)) == 2 * chips.V5E.link
-    with pytest.raises(UserError, match="TPU v4: no source gives its network"):
-        plan.egress(both, chips.V4, (2, 2, 1))
+def test_what_stays_on_a_chip_needs_no_link():
+    both = list(devices((2, 2, 1))[[0, 0]])  # a chip of two cores
+    assert plan.egress(both, chips.V7X, (2, 2, 1)) == chips.V7X.bandwidth / 2
 
 
 def test_a_group_is_what_shares_axes():
@@ -315,6 +310,13 @@ def test_a_transformer_on_a_slice_fits_until_it_does_not():
     assert told["collective_bytes"]["by_axis"].keys() == {"fsdp"}
     # Weights are gathered in bfloat16 twice, gradients summed once: a few times the parameters' bytes and no more.
     assert told["collective_bytes"]["total"] < 8 * told["parameters"]
+    two = dataclasses.replace(experiment, mesh=MeshShape(replica=2, fsdp=16, slices=2), batch_size=512)
+    apart = plan.plan(two, data, topologies.topology("v5e:4x4", 2))
+    assert apart["chips"] == 32
+    assert apart["fits"] is True
+    assert apart["bytes_per_chip"]["parameters"] == told["bytes_per_chip"]["parameters"]
+    assert apart["flops_per_chip_per_step"] == told["flops_per_chip_per_step"]
+    assert "what slices send each other is not counted" in plan.lines(apart)[-1]
     larger = plan.plan(dataclasses.replace(experiment, batch_size=16384), data, where)
     assert larger["fits"] is False
     assert larger["step_seconds"] is None

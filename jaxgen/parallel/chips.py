@@ -40,8 +40,6 @@ class Chip:
     """Sides of a slice that are multiples of this close into rings; None where none does."""
     pod: int | None = None
     """Chips of the largest slice; None where chips come in no slices."""
-    network: float | None = None
-    """Bytes/s one way to other slices, over the data centre's network; None where no source gives it."""
     shapes: tuple[str, ...] = ()
     """Slices that the documentation lists, as 2x4; empty where it is silent."""
     sources: tuple[str, ...]
@@ -109,7 +107,6 @@ V5E = Chip(
     links=2,
     wraps=16,
     pod=256,
-    network=3.125e9,  # 6.4 Tbit/s a pod
     shapes=FLAT,
     sources=(f"{GOOGLE}/v5e", f"{BOOK}/tpus"),
 )
@@ -123,7 +120,6 @@ V5P = Chip(
     links=3,
     wraps=4,
     pod=8960,  # 16x20x28; the largest that Google schedules is 16x16x24
-    network=6.25e9,  # 200 Gbit/s a host of four chips (the book)
     shapes=(
         *("2x2x1", "2x2x2", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8"),
         *("8x8x16", "8x16x16", "16x16x16", "16x16x24"),
@@ -140,7 +136,6 @@ V6E = Chip(
     links=2,
     wraps=16,
     pod=256,
-    network=1.25e10,  # 25.6 Tbit/s a pod
     shapes=FLAT,
     sources=(f"{GOOGLE}/v6e", f"{BOOK}/tpus"),
 )
