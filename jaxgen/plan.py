@@ -44,14 +44,11 @@ def plan(experiment: Experiment, data: Data, where: Topology, *, thorough: bool 
     Raises UserError where the experiment does not fit the mesh; that it does not fit the memory is an answer.
     """
     run = assembled(experiment, data, where)
-    cores = where.chip.cores if where.chip else 1
     with jax.set_mesh(run.mesh):
         batch = dict(run.spec)
         operations = flops(run.step, run.shapes, batch)
         lowered = run.step.lower(run.shapes, batch)  # pyrefly: ignore[missing-attribute]
         found = _compiled(lowered, where, thorough)
-    kept = _kept(run)
-    each = {kind: cores * size for kind, size in kept.items()} | _spent(found, sum(kept.values()), cores)
     told: dict[str, Any] = {
         "topology": where.name,
         "chip": where.chip.name if where.chip else "fake CPU device",
@@ -60,11 +57,8 @@ def plan(experiment: Experiment, data: Data, where: Topology, *, thorough: bool 
         "mesh": dict(run.mesh.shape),
         "batch_size": experiment.batch_size,
         "parameters": sum(tree.count(net.params) for net in run.shapes.nets.values()),
-        "fits": None if where.chip is None else found.text is not None,
-        "bytes_per_chip": each,
-        "hbm_bytes": where.chip.memory if where.chip else None,
-        "flops_per_chip_per_step": operations // where.chips,
     }
+    told |= _demand(where, _kept(run), operations, found)
     return told | _speed(experiment, run.mesh, where, operations, model_flops(experiment, data, run), found)
 
 
@@ -83,16 +77,9 @@ def plan_sampling(experiment: Experiment, data: Data, where: Topology) -> dict[s
     draw = sampler(objective, run.mesh, data.element["image"][0])
     operations = flops(draw, *arguments)
     found = _compiled(draw.lower(*arguments), where, thorough=False)
-    cores = where.chip.cores if where.chip else 1
     kept = _kept(run)
     del kept["batch"]
-    told = {
-        "batch_size": size,
-        "hbm_bytes": where.chip.memory if where.chip else None,
-        "fits": None if where.chip is None else found.text is not None,
-        "bytes_per_chip": {k: cores * v for k, v in kept.items()} | _spent(found, sum(kept.values()), cores),
-        "flops_per_chip_per_step": operations // where.chips,
-    }
+    told = {"batch_size": size, **_demand(where, kept, operations, found)}
     sampled = dataclasses.replace(experiment, batch_size=size)
     return told | _speed(sampled, run.mesh, where, operations, operations, found)
 
@@ -169,6 +156,17 @@ def _kept(run: Program) -> dict[str, int]:
 
 def _local(leaf: Any) -> int:
     return math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+
+
+def _demand(where: Topology, kept: dict[str, int], operations: int, found: _Found) -> dict[str, Any]:
+    """What a chip must hold and compute, and whether it can hold it; nobody knows of a fake device."""
+    cores = where.chip.cores if where.chip else 1
+    return {
+        "fits": None if where.chip is None else found.text is not None,
+        "bytes_per_chip": {k: cores * v for k, v in kept.items()} | _spent(found, sum(kept.values()), cores),
+        "hbm_bytes": where.chip.memory if where.chip else None,
+        "flops_per_chip_per_step": operations // where.chips,
+    }
 
 
 def _spent(found: _Found, kept: int, cores: int) -> dict[str, int]:
