@@ -21,10 +21,10 @@ from matplotlib import pyplot as plt
 from jaxgen.diffusion.denoiser import Denoise
 from jaxgen.diffusion.flow import FlowHeun, FlowMidpoint
 from jaxgen.diffusion.gaussian import GaussianMixture
-from jaxgen.diffusion.grids import Rho, Uniform
 from jaxgen.diffusion.guidance import ClassifierFree, guide
 from jaxgen.diffusion.multistep import Dpm2M, Dpm3M, UniPc
 from jaxgen.diffusion.path import Edm, Flow
+from jaxgen.diffusion.sampling_schedules import Rho, Uniform
 from jaxgen.diffusion.solvers import Euler, Heun, Solver, sample, start
 from jaxgen.diffusion.stochastic import Ddim
 

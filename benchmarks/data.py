@@ -14,12 +14,12 @@ from typing import Any
 
 import jax
 
-from jaxgen import config as configs
+from jaxgen.config import files as configs
 from jaxgen.data import batches
+from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.parallel.mesh import put_batch
 from jaxgen.program import program
-from jaxgen.typing import UserError
 
 
 def measure(experiment: Experiment, steps: int) -> dict[str, Any]:

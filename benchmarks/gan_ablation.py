@@ -14,11 +14,11 @@ from typing import Any
 
 import seeds
 
-from jaxgen import config
 from jaxgen.adversarial.losses import NonSaturating, RelativisticPairing
 from jaxgen.cli import use_compilation_cache
+from jaxgen.config import files
+from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
-from jaxgen.typing import UserError
 
 LAZY = 16  # StyleGAN2's interval of the discriminator's penalty
 
@@ -55,7 +55,7 @@ def main() -> int:
     given = parser.parse_args()
     use_compilation_cache()
     try:
-        made = config.load(pathlib.Path("configs/gan/stacked_digits.py"))
+        made = files.load(pathlib.Path("configs/gan/stacked_digits.py"))
         games = variants(dataclasses.replace(made, steps=given.steps))
         rows = {
             name: seeds.over_seeds(name, game, given.seeds)

@@ -16,23 +16,24 @@ from typing import Any
 
 import seeds
 
-from jaxgen import config
 from jaxgen.adversarial.losses import NonSaturating
-from jaxgen.average import HalfLife
 from jaxgen.cli import use_compilation_cache
-from jaxgen.diffusion.grids import Rho
-from jaxgen.diffusion.levels import LogNormal, LowDiscrepancy
+from jaxgen.config import files
+from jaxgen.diffusion.noise_distributions import LogNormal, LowDiscrepancy
 from jaxgen.diffusion.path import Edm
 from jaxgen.diffusion.predictions import Karras
 from jaxgen.diffusion.sampling import Sampling
+from jaxgen.diffusion.sampling_schedules import Rho
 from jaxgen.diffusion.solvers import Heun
+from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.features.pixels import Pixels
-from jaxgen.measures.distribution import Distribution
+from jaxgen.metrics.distribution import Distribution
 from jaxgen.models.mlp import MlpDenoiser
 from jaxgen.objectives.diffusion import Diffusion
-from jaxgen.optim import Adam, Constant, Cosine, Optimizer
-from jaxgen.typing import UserError
+from jaxgen.optim.ema import HalfLife
+from jaxgen.optim.optimizer import Adam, Optimizer
+from jaxgen.optim.schedules import Constant, Cosine
 
 # The data's standard deviation, the levels of noise that decide what is made, and a size of net and batch with which
 # diffusion learns quickly.
@@ -53,7 +54,7 @@ PLOTTED = {
 
 def contestants(name: str) -> dict[str, Experiment]:
     """Return the experiments of one data set, of no particular length."""
-    made = config.load(pathlib.Path("configs/gan") / f"{name}.py")
+    made = files.load(pathlib.Path("configs/gan") / f"{name}.py")
     # Fewer real examples than samples would make recall easy.
     samples = 2500
     made = dataclasses.replace(made, measures=(*made.measures, Distribution(features=Pixels(), samples=samples)))

@@ -15,19 +15,19 @@ from typing import Any
 
 import jax
 
-from jaxgen import fidelity
 from jaxgen.cli import use_compilation_cache
-from jaxgen.diffusion.grids import Rho
 from jaxgen.diffusion.multistep import Dpm2M, Dpm2MSde, Dpm3M, UniPc
+from jaxgen.diffusion.sampling_schedules import Rho
 from jaxgen.diffusion.solvers import Euler, Heun
 from jaxgen.diffusion.stochastic import Ancestral, Ddim, EulerMaruyama
-from jaxgen.evaluate import Gallery
+from jaxgen.errors import UserError
+from jaxgen.evaluation import Gallery
 from jaxgen.features.digits_cnn import DigitsCnn
-from jaxgen.measures.view import as_shown
+from jaxgen.metrics import fidelity
+from jaxgen.metrics.view import as_shown
 from jaxgen.objectives.diffusion import Diffusion
-from jaxgen.restored import Restored, restore
-from jaxgen.run import RunFolder
-from jaxgen.typing import UserError
+from jaxgen.runs.folder import RunFolder
+from jaxgen.runs.restore import Restored, restore
 
 SOLVERS: dict[str, Any] = {
     "Euler (= DDIM)": Euler(),

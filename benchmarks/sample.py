@@ -17,11 +17,11 @@ import jax
 import numpy as np
 
 from jaxgen.cli import use_compilation_cache
+from jaxgen.errors import UserError
 from jaxgen.objective import Generative
-from jaxgen.restored import restore
-from jaxgen.run import RunFolder
-from jaxgen.sample import balanced, drawer
-from jaxgen.typing import UserError
+from jaxgen.runs.folder import RunFolder
+from jaxgen.runs.restore import restore
+from jaxgen.sampling import balanced, drawer
 
 
 def measure(folder: pathlib.Path, n: int, repeat: int) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from typing import Any
 
 from jaxgen import loop
 from jaxgen.experiment import Experiment
-from jaxgen.run import RunFolder
+from jaxgen.runs.folder import RunFolder
+from jaxgen.runs.meter import Diverged
 
 Results = dict[str, float]
 
@@ -45,7 +46,7 @@ def once(experiment: Experiment) -> Results:
         return {k: float(v) for k, v in results.items() if isinstance(v, int | float)} | {
             "seconds": _seconds(folder / "run" / "metrics.jsonl", experiment.batch_size)
         }
-    except loop.Diverged:
+    except Diverged:
         return {"diverged": 1.0}
     finally:
         shutil.rmtree(folder)

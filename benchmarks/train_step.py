@@ -19,18 +19,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxgen import config as configs
 from jaxgen.cli import size
+from jaxgen.config import files as configs
 from jaxgen.data import batches
+from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
-from jaxgen.parallel import chips
-from jaxgen.parallel.flops import flops
 from jaxgen.parallel.mesh import put_batch
-from jaxgen.plan import model_flops
+from jaxgen.plan import chips
+from jaxgen.plan.fake_data import Size, with_data
+from jaxgen.plan.flops import flops
+from jaxgen.plan.planner import model_flops
 from jaxgen.program import program
-from jaxgen.run import Data
-from jaxgen.stand_in import Size, with_data
-from jaxgen.typing import UserError
+from jaxgen.runs.folder import Data
 
 
 def matmul_rate(dtype: str, side: int = 2048, seconds: float = 1.0) -> float:

@@ -10,8 +10,8 @@ import sys
 import jax
 
 from jaxgen.features import digits_cnn
-from jaxgen.restored import restore
-from jaxgen.run import RunFolder
+from jaxgen.runs.folder import RunFolder
+from jaxgen.runs.restore import restore
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
 
 
 def train(arguments: Sequence[str] | None = None) -> int:
@@ -32,8 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _guarded(run: Callable[[], None]) -> int:
     """Turn a user's mistake into its one or two lines and status 2, a signal into its status."""
     # Imported late, for `--help` to be quick.
-    from jaxgen.interrupt import Interrupted
     from jaxgen.parallel.processes import spare_libtpu
+    from jaxgen.runs.signals import Interrupted
 
     spare_libtpu()
 
@@ -73,9 +73,10 @@ def _train(arguments: list[str]) -> None:
         return
     if arguments[0].startswith("-"):
         raise UserError(f"the config comes first. {usage}")
-    from jaxgen import config, loop
+    from jaxgen import loop
+    from jaxgen.config import files, overrides
     from jaxgen.parallel import processes
-    from jaxgen.run import RunFolder
+    from jaxgen.runs.folder import RunFolder
 
     path, rest = pathlib.Path(arguments[0]), arguments[1:]
     own = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -84,7 +85,7 @@ def _train(arguments: list[str]) -> None:
         given, rest = own.parse_known_args(rest)
     except argparse.ArgumentError as error:
         raise UserError(str(error)) from error
-    experiment = config.override(config.load(path), rest, prog=f"train.py {path}")
+    experiment = overrides.override(files.load(path), rest, prog=f"train.py {path}")
     processes.join()
     use_compilation_cache()
     folder = RunFolder(given.run_dir)
@@ -94,9 +95,9 @@ def _train(arguments: list[str]) -> None:
 
 
 def _list(given: argparse.Namespace) -> None:
-    from jaxgen import config
+    from jaxgen.config import files
 
-    rows = [(f"{path.parent.name}/{path.stem}", *config.summary(path)) for path in config.find()]
+    rows = [(f"{path.parent.name}/{path.stem}", *files.summary(path)) for path in files.find()]
     if given.json:
         return _print_json({"configs": [dict(zip(("name", "summary", "promise"), row, strict=True)) for row in rows]})
     wide = max((len(name) for name, _, _ in rows), default=0)
@@ -105,8 +106,8 @@ def _list(given: argparse.Namespace) -> None:
 
 
 def _eval(given: argparse.Namespace) -> None:
-    from jaxgen import metrics
-    from jaxgen.evaluate import evaluate, with_samples
+    from jaxgen.evaluation import evaluate, with_samples
+    from jaxgen.metrics import accumulators
 
     use_compilation_cache()
     run, weak = _generator(given)
@@ -115,12 +116,12 @@ def _eval(given: argparse.Namespace) -> None:
     if given.json:
         return _print_json({"step": run.step, "metrics": results})
     print(f"step {run.step}")
-    for line in metrics.table(results):
+    for line in accumulators.table(results):
         print(line)
 
 
 def _sample(given: argparse.Namespace) -> None:
-    from jaxgen.sample import sample
+    from jaxgen.sampling import sample
 
     use_compilation_cache()
     run, weak = _generator(given)
@@ -131,7 +132,7 @@ def _sample(given: argparse.Namespace) -> None:
 
 
 def _interpolate(given: argparse.Namespace) -> None:
-    from jaxgen.sample import interpolate
+    from jaxgen.sampling import interpolate
 
     use_compilation_cache()
     run, weak = _generator(given)
@@ -143,10 +144,10 @@ def _interpolate(given: argparse.Namespace) -> None:
 
 def _generator(given: argparse.Namespace) -> tuple[Any, Any]:
     """Take up the run, and with --weak the worse one, and change the way it makes samples as the options say."""
-    from jaxgen import expression
+    from jaxgen.config import expression
     from jaxgen.objective import Generative
-    from jaxgen.restored import restore, with_average
-    from jaxgen.run import RunFolder
+    from jaxgen.runs.folder import RunFolder
+    from jaxgen.runs.restore import restore, with_average
 
     folder = RunFolder(given.folder)
     run = restore(folder, given.step, _note)
@@ -163,9 +164,9 @@ def _generator(given: argparse.Namespace) -> tuple[Any, Any]:
 
 
 def _predict(given: argparse.Namespace) -> None:
-    from jaxgen.predict import predict
-    from jaxgen.restored import restore
-    from jaxgen.run import RunFolder
+    from jaxgen.commands.predict import predict
+    from jaxgen.runs.folder import RunFolder
+    from jaxgen.runs.restore import restore
 
     use_compilation_cache()
     run = restore(RunFolder(given.folder), given.step, _note)
@@ -183,8 +184,8 @@ def _predict(given: argparse.Namespace) -> None:
 def _inspect(given: argparse.Namespace) -> None:
     from jaxgen import tree
     from jaxgen.parallel import rules
-    from jaxgen.restored import restore
-    from jaxgen.run import RunFolder
+    from jaxgen.runs.folder import RunFolder
+    from jaxgen.runs.restore import restore
 
     run = restore(RunFolder(given.folder), given.step, _note)
     nets = {name: tree.count(net.params) for name, net in run.state.nets.items()}
@@ -200,17 +201,18 @@ def _inspect(given: argparse.Namespace) -> None:
 
 
 def _plan(given: argparse.Namespace) -> None:
-    from jaxgen import config, plan, scaling, stand_in
+    from jaxgen.config import files, overrides
     from jaxgen.data import batches
-    from jaxgen.parallel import rules, topologies
-    from jaxgen.run import Data
+    from jaxgen.parallel import rules
+    from jaxgen.plan import fake_data, planner, scaling, topologies
+    from jaxgen.runs.folder import Data
 
     if not (given.topology or given.scale):
         raise UserError("say where: --topology v5e:4x4, --topology cpu:16, or --scale v5e:4x4,v5e:8x8")
-    experiment = config.override(config.load(given.config), given.fields, prog=f"jaxgen plan {given.config}")
+    experiment = overrides.override(files.load(given.config), given.fields, prog=f"jaxgen plan {given.config}")
     names = given.scale.split(",") if given.scale else [given.topology]
     places = [topologies.topology(name, experiment.mesh.slices) for name in names]
-    experiment, origin = stand_in.with_data(experiment, given.image)
+    experiment, origin = fake_data.with_data(experiment, given.image)
     opened = experiment.train.source.open()
     data = Data(opened.classes, batches.element(opened, experiment.train.transforms))
     say = _note if given.json else print
@@ -221,18 +223,18 @@ def _plan(given: argparse.Namespace) -> None:
         return _print_json({"rows": rows, "data": origin}) if given.json else print(*scaling.table(rows), sep="\n")
     (where,) = places
     if not any(field.startswith("--batch-size") for field in given.fields):  # one that was asked for is kept
-        experiment, notes = plan.dividing(experiment, where)
+        experiment, notes = planner.dividing(experiment, where)
         for note in notes:
             _note(note)
     if given.table:
-        say("\n".join(rules.table(plan.assembled(experiment, data, where).shapes)))
-    told = plan.plan(experiment, data, where, thorough=given.thorough) | {"data": origin}
+        say("\n".join(rules.table(planner.assembled(experiment, data, where).shapes)))
+    told = planner.plan(experiment, data, where, thorough=given.thorough) | {"data": origin}
     if not given.json:
-        print(*plan.lines(told), sep="\n")
+        print(*planner.lines(told), sep="\n")
     if given.sample:
-        told["sample"] = plan.plan_sampling(experiment, data, where)
+        told["sample"] = planner.plan_sampling(experiment, data, where)
         if not given.json:
-            print("sampling", *plan.sampling_lines(told["sample"]), sep="\n")
+            print("sampling", *planner.sampling_lines(told["sample"]), sep="\n")
     if given.search:
         told["search"] = scaling.search(experiment, data, where, say)
         if not given.json:
@@ -248,7 +250,7 @@ def size(text: str) -> tuple[int, int, int]:
 
 
 def _doctor(given: argparse.Namespace) -> None:
-    from jaxgen import doctor
+    from jaxgen.commands import doctor
 
     use_compilation_cache()
     found = doctor.examine()

@@ -1,32 +1,31 @@
 """The loop: mesh, shapes, shardings, state, restore, step, step, step. It knows objectives, never tasks."""
 
 import contextlib
-import json
-import math
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxgen import metrics, pictures
-from jaxgen.average import Power
-from jaxgen.checkpoint import Checkpoints
 from jaxgen.data import batches
-from jaxgen.evaluate import Gallery, evaluation_batches, evaluator
+from jaxgen.errors import UserError
+from jaxgen.evaluation import Gallery, evaluation_batches, evaluator
 from jaxgen.experiment import Experiment
-from jaxgen.interrupt import Interrupt, agreed
-from jaxgen.log import JsonLines, Log, Silent, TensorBoard, Terminal
+from jaxgen.metrics import accumulators
 from jaxgen.objective import Generative, Watched
+from jaxgen.optim.ema import Power
 from jaxgen.parallel import rules
 from jaxgen.parallel.activations import pinned
 from jaxgen.parallel.mesh import check_batch, put_batch, replicated, rows_here
-from jaxgen.parallel.processes import first
+from jaxgen.parallel.processes import agreed, first
+from jaxgen.pictures import sheet
 from jaxgen.program import program
-from jaxgen.restored import averages
-from jaxgen.run import Data, RunFolder
-from jaxgen.typing import UserError
+from jaxgen.runs.checkpoints import Checkpoints
+from jaxgen.runs.folder import Data, RunFolder, write_results
+from jaxgen.runs.logs import JsonLines, Log, Silent, TensorBoard, Terminal
+from jaxgen.runs.meter import Window
+from jaxgen.runs.restore import averages
+from jaxgen.runs.signals import Interrupt
 
 PREVIEW, POINTS = 8, 1024  # examples in a preview, if they are pictures, or points
 
@@ -150,8 +149,8 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
                 with window.paused():
                     seen = jax.device_get(preview(state, shown))
                     for name, shown_as in seen.items() if first() else ():
-                        picture = pictures.draw(shown_as, test_set.classes)
-                        pictures.save_png(folder.previews / f"step_{step:08}_{name}.png", picture)
+                        picture = sheet.draw(shown_as, test_set.classes)
+                        sheet.save_png(folder.previews / f"step_{step:08}_{name}.png", picture)
                         for log in logs:
                             log.image(step, name, picture)
             if experiment.evaluate_every and step % experiment.evaluate_every == 0 and not last:
@@ -163,13 +162,13 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
                     checkpoints.close()
                     interrupt.leave(step)
                 for log in logs:
-                    log.write(step, "test", metrics.results(sums, test_set.classes))
+                    log.write(step, "test", accumulators.results(sums, test_set.classes))
 
         sums = measure(state, test(experiment.test_batch_size))
         if sums is None:
             checkpoints.close()
             interrupt.leave(experiment.steps)
-        results = metrics.results(sums, test_set.classes)
+        results = accumulators.results(sums, test_set.classes)
         if experiment.measures:
 
             def leave() -> None:
@@ -181,70 +180,8 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
             results |= Gallery(experiment, mesh, state, train_set, test_set, stop=leave).measure()
         for log in logs:
             log.write(experiment.steps, "test", results)
-        for line in metrics.table(results):
+        for line in accumulators.table(results):
             terminal.say(line)
         if first():
             write_results(folder, experiment.steps, results)
         return results
-
-
-def write_results(folder: RunFolder, step: int, results: dict[str, Any]) -> None:
-    """Write eval.json, whole or not at all."""
-    fresh = folder.eval.with_suffix(".tmp")
-    fresh.write_text(json.dumps({"step": step, "metrics": results}, indent=1) + "\n")
-    fresh.replace(folder.eval)
-
-
-class Diverged(UserError):
-    """A loss or a gradient is not finite any more."""
-
-
-class Window:
-    """The steps since the last line of metrics: mean scalars, images/s, and the share of time spent on data."""
-
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
-        self._reset()
-
-    def _reset(self) -> None:
-        self._rows: list[dict[str, float]] = []
-        self._begin = time.perf_counter()
-        self._waited = self._away = 0.0
-
-    def add(self, step: int, scalars: dict[str, np.ndarray]) -> None:
-        """Take one step's scalars.
-
-        Raises Diverged if one of them is not finite: nothing that follows could be of use.
-        """
-        row = {name: float(value) for name, value in scalars.items()}
-        if wild := [name for name, value in row.items() if not math.isfinite(value)]:
-            raise Diverged(
-                f"{wild[-1]} is {row[wild[-1]]} at step {step}; the checkpoints before it are kept\n"
-                "try a lower learning rate, a longer warm-up or an optimizer with clip=1.0, in a new run folder"
-            )
-        self._rows.append(row)
-
-    def values(self) -> dict[str, float]:
-        """Return the means since the last call, and begin anew."""
-        spent = time.perf_counter() - self._begin - self._away
-        means = {name: sum(row[name] for row in self._rows) / len(self._rows) for name in self._rows[0]}
-        rates = {
-            "images_per_second": len(self._rows) * self._batch_size / spent,
-            "data_wait": self._waited / spent,
-        }
-        self._reset()
-        return means | rates
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Count the time inside as spent waiting for data."""
-        begin = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - begin
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave the time inside out of the training's speed."""
-        begin = time.perf_counter()
-        yield
-        self._away += time.perf_counter() - begin

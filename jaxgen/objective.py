@@ -4,39 +4,16 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Protocol, runtime_checkable
 
 import tyro
-from flax import struct
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
-from jaxgen.latent import Towards
+from jaxgen.noise import Towards
+from jaxgen.pictures.panels import Picture
 from jaxgen.state import State
 from jaxgen.typing import Batch, Spec
 
 Horizon = Annotated[int, tyro.conf.Suppress]  # an objective's `steps`: the experiment sets it, not the command line
 Scalars = dict[str, Float[Array, ""]]  # what one step has to say, over the global batch
 Metrics = dict[str, Any]  # sums from jaxgen.metrics: merge by addition, divide once at the end
-
-
-@struct.dataclass
-class Panels:
-    """Pictures for a person: n rows of m pictures, in [-1, 1]."""
-
-    images: Any  # f32[n m h w c]
-    titles: tuple[str, ...] = struct.field(pytree_node=False, default=())  # one for each of the n rows, or none
-    guess: Any = None  # i32[n m]: class ids to write beneath, -1 for none
-    truth: Any = None  # i32[n m]: what the guess should have been
-
-
-@struct.dataclass
-class Curves:
-    """Lines for a person: y over x, a line for each row of y."""
-
-    x: Any  # f32[n]
-    y: Any  # f32[m n]
-    labels: tuple[str, ...] = struct.field(pytree_node=False)  # one for each line
-    axes: tuple[str, str] = struct.field(pytree_node=False)  # what x and y are
-
-
-Picture = Panels | Curves
 
 
 @runtime_checkable

@@ -8,13 +8,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.objective import Scalars
 from jaxgen.parallel.activations import pinned
 from jaxgen.parallel.mesh import batch_sharding, replicated, with_shardings
 from jaxgen.parallel.rules import shardings
 from jaxgen.state import State
-from jaxgen.typing import Batch, Spec, Tree, UserError
+from jaxgen.typing import Batch, Spec, Tree
 
 
 @dataclasses.dataclass(frozen=True)

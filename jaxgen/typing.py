@@ -16,7 +16,3 @@ Tree = Any  # any pytree of arrays
 Precision = Literal["float32", "bfloat16"]  # the type that a model computes in; parameters stay float32
 
 IGNORE = 255  # the mask id of a pixel that counts neither in a loss nor in a metric
-
-
-class UserError(Exception):
-    """A mistake that the user can mend: one or two lines that name the cause and the mend (exit status 2)."""

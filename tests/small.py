@@ -8,16 +8,15 @@ import flax.linen as nn
 from jaxgen.adversarial.augmentation import Adaptive
 from jaxgen.adversarial.diffaugment import DiffAugment
 from jaxgen.adversarial.penalties import R1, R2, LeCam
-from jaxgen.average import HalfLife, Power, Warm
 from jaxgen.data.augment import Flip
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.fake import FakeLabels, FakeMasks
-from jaxgen.diffusion.grids import Rho
 from jaxgen.diffusion.guidance import ClassifierFree
-from jaxgen.diffusion.levels import LogNormal
+from jaxgen.diffusion.noise_distributions import LogNormal
 from jaxgen.diffusion.path import Edm
 from jaxgen.diffusion.predictions import Karras
 from jaxgen.diffusion.sampling import Sampling
+from jaxgen.diffusion.sampling_schedules import Rho
 from jaxgen.diffusion.solvers import Heun
 from jaxgen.diffusion.weighting import Plain, Uncertainty
 from jaxgen.experiment import Experiment
@@ -30,7 +29,9 @@ from jaxgen.objectives.classification import Classification
 from jaxgen.objectives.diffusion import Diffusion
 from jaxgen.objectives.gan import Gan
 from jaxgen.objectives.segmentation import Segmentation
-from jaxgen.optim import Constant, Cosine, Momentum, Optimizer, RampedAdam
+from jaxgen.optim.ema import HalfLife, Power, Warm
+from jaxgen.optim.optimizer import Momentum, Optimizer, RampedAdam
+from jaxgen.optim.schedules import Constant, Cosine
 
 
 def classification() -> Experiment:

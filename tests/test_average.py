@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen import average
-from jaxgen.average import HalfLife, Power, RampedHalfLife, Steady, Warm
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
+from jaxgen.optim import ema
+from jaxgen.optim.ema import HalfLife, Power, RampedHalfLife, Steady, Warm
 
 
 def averaged(kind, weights: np.ndarray) -> np.ndarray:
@@ -62,7 +62,7 @@ def test_the_power_functions_profile_has_the_width_it_says(width):
 
 @pytest.mark.parametrize("width", [0.01, 0.1, 0.2886])
 def test_width_and_exponent_are_inverse(width):
-    np.testing.assert_allclose(average.relative_width(average.exponent(width)), width, rtol=1e-9)
+    np.testing.assert_allclose(ema.relative_width(ema.exponent(width)), width, rtol=1e-9)
 
 
 @pytest.mark.parametrize("width", [0.0, -0.1, 0.3])
@@ -73,9 +73,9 @@ def test_widths_that_no_profile_has_are_refused(width):
 
 def test_a_stored_average_is_its_own_reconstruction():
     stored = [(100.0, 0.05), (100.0, 0.1), (200.0, 0.05), (200.0, 0.1)]
-    factors = average.reconstruction(stored, (200.0, 0.05))
+    factors = ema.reconstruction(stored, (200.0, 0.05))
     np.testing.assert_allclose(factors, [0, 0, 1, 0], atol=1e-6)
-    assert average.distance(stored, factors, (200.0, 0.05)) < 1e-4
+    assert ema.distance(stored, factors, (200.0, 0.05)) < 1e-4
 
 
 @pytest.mark.parametrize("width", [0.03, 0.075, 0.15])
@@ -86,13 +86,13 @@ def test_an_average_made_afterwards_is_the_one_that_was_not_kept(width):
     weights = np.sin(7 * s) + s**2
     kept = {w: averaged(Power(width=w), weights) for w in (0.05, 0.1)}
     stored = [(float(step), w) for step in range(every, n + 1, every) for w in kept]
-    factors = average.reconstruction(stored, (float(n), width))
+    factors = ema.reconstruction(stored, (float(n), width))
     made = sum(f * kept[w][int(step) - 1] for f, (step, w) in zip(factors, stored, strict=True))
     wanted = averaged(Power(width=width), weights)[-1]
     assert abs(made - wanted) < 2e-3
-    assert average.distance(stored, factors, (float(n), width)) < 0.05
+    assert ema.distance(stored, factors, (float(n), width)) < 0.05
 
 
 def test_a_reconstruction_from_too_little_says_how_far_off_it_is():
     stored = [(1000.0, 0.2)]
-    assert average.distance(stored, average.reconstruction(stored, (1000.0, 0.02)), (1000.0, 0.02)) > 0.5
+    assert ema.distance(stored, ema.reconstruction(stored, (1000.0, 0.02)), (1000.0, 0.02)) > 0.5

@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen.checkpoint import Checkpoints, checksum
+from jaxgen.errors import UserError
 from jaxgen.parallel.mesh import MeshShape, with_shardings
 from jaxgen.parallel.rules import Fsdp, Replicated, shardings
-from jaxgen.typing import UserError
+from jaxgen.runs.checkpoints import Checkpoints, checksum
 
 
 def make(seed: int):

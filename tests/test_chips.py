@@ -2,8 +2,8 @@
 
 import pytest
 
-from jaxgen.parallel import chips
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
+from jaxgen.plan import chips
 
 
 @pytest.mark.parametrize("chip", chips.CHIPS, ids=lambda chip: chip.name)

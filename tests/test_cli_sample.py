@@ -10,7 +10,7 @@ from PIL import Image
 from processes import ROOT
 
 from jaxgen import cli
-from jaxgen.run import RunFolder
+from jaxgen.runs.folder import RunFolder
 
 CONFIG = """
 import dataclasses

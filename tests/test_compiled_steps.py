@@ -15,9 +15,9 @@ from small import EXPERIMENTS
 from jaxgen import program as programs
 from jaxgen import tree
 from jaxgen.data import batches
-from jaxgen.parallel.collectives import collectives
 from jaxgen.parallel.mesh import MeshShape
 from jaxgen.parallel.rules import DIT, Composed, Fsdp, Replicated, Rule
+from jaxgen.plan.collectives import collectives
 from jaxgen.program import Program, program
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "collectives.txt"

@@ -12,12 +12,13 @@ from PIL import Image
 from processes import ROOT
 from small import with_nets
 
-from jaxgen import config as configs
-from jaxgen import experiment as experiments
 from jaxgen import tree
+from jaxgen.config import codec
+from jaxgen.config import files as configs
 from jaxgen.data import batches
 from jaxgen.data.tfds import Tfds
-from jaxgen.evaluate import evaluation_batches, evaluator
+from jaxgen.errors import UserError
+from jaxgen.evaluation import evaluation_batches, evaluator
 from jaxgen.experiment import Experiment
 from jaxgen.models.dit import DiT
 from jaxgen.models.edm2 import Edm2UNet
@@ -30,9 +31,8 @@ from jaxgen.objectives.gan import Gan
 from jaxgen.objectives.segmentation import Segmentation
 from jaxgen.parallel.mesh import MeshShape, put_batch
 from jaxgen.parallel.rules import Replicated
+from jaxgen.plan.fake_data import with_fake
 from jaxgen.program import program
-from jaxgen.stand_in import with_fake
-from jaxgen.typing import UserError
 
 CONFIGS = {f"{path.parent.name}/{path.stem}": path for path in sorted((ROOT / "configs").glob("*/*.py"))}
 EMBEDDED = re.compile("digits|scenes|toy2d|ring8|grid25")
@@ -149,7 +149,7 @@ def test_its_shapes_are_known_without_data_or_arrays(name):
 @each
 def test_it_survives_as_json(name):
     made = configs.load(CONFIGS[name])
-    assert experiments.decode(experiments.encode(made)) == made
+    assert codec.decode(codec.encode(made)) == made
 
 
 @each
@@ -209,7 +209,7 @@ def test_a_folder_of_pictures_is_what_ffhq_wants(tmp_path, monkeypatch):
 def test_the_three_fcns_differ_in_their_stride_alone():
     made = [configs.load(CONFIGS[f"segmentation/scenes_fcn{stride}s"]) for stride in (8, 16, 32)]
     for other in made[1:]:
-        differ = experiments.differences(experiments.encode(made[0]), experiments.encode(other))
+        differ = codec.differences(codec.encode(made[0]), codec.encode(other))
         assert [line.split(":")[0] for line in differ] == ["objective.net.stride"]
 
 

@@ -23,7 +23,8 @@ from jaxgen.data.augment import (
     Rotate,
     Transform,
 )
-from jaxgen.typing import IGNORE, Example, UserError
+from jaxgen.errors import UserError
+from jaxgen.typing import IGNORE, Example
 
 # The colour of every id: an image painted with it must agree with its mask wherever both may be compared.
 PAINT = np.stack([(np.arange(256) * step + 40) % 256 for step in (23, 101, 59)], axis=1).astype(np.uint8)

@@ -11,7 +11,8 @@ from jaxgen.data import batches
 from jaxgen.data.augment import Affine, CenterCrop, Flip, PadCrop, Photometric, Transform
 from jaxgen.data.batches import Batch, Pipeline, element, train_batches
 from jaxgen.data.fake import FakeLabels, FakeMasks
-from jaxgen.typing import IGNORE, Example, UserError
+from jaxgen.errors import UserError
+from jaxgen.typing import IGNORE, Example
 
 MASKS = FakeMasks(height=10, width=12, classes=4, size=23)
 MOVES: tuple[Transform, ...] = (PadCrop(10, 12, 2), Flip(), Affine(), Photometric())

@@ -8,7 +8,7 @@ from PIL import Image
 
 from jaxgen.data.decode import read_ids, read_image
 from jaxgen.data.folder import Folder, SegmentationFolder
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
 
 
 def picture(file: pathlib.Path, height: int = 6, width: int = 9, mode: str = "RGB") -> np.ndarray:

@@ -6,13 +6,13 @@ import pickle
 import numpy as np
 import pytest
 
-from jaxgen import experiment as experiments
+from jaxgen.config import codec
 from jaxgen.data import batches
 from jaxgen.data.augment import Unlabelled
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.mixture import GridOfGaussians, Mixture, Ring, Spiral
 from jaxgen.data.source import Examples, Source, checked
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
 
 MIXTURES = [Ring(size=4000), GridOfGaussians(size=4000), Spiral(size=4000)]
 each = pytest.mark.parametrize("mixture", MIXTURES, ids=lambda m: type(m).__name__)
@@ -73,7 +73,7 @@ def test_points_travel_as_pictures_do(mixture: Mixture) -> None:
 @each
 def test_it_survives_as_json(mixture: Mixture) -> None:
     pipeline = Pipeline(source=mixture, transforms=(Unlabelled(),))
-    assert experiments.decode(experiments.encode(pipeline)) == pipeline
+    assert codec.decode(codec.encode(pipeline)) == pipeline
 
 
 def test_ring_and_grid_are_pacgans() -> None:

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from jaxgen.data import builders, render
 from jaxgen.data.digits import Digits
 from jaxgen.data.scenes import Scenes
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
 NOUN = re.compile(r"(an?) (\w+) (\d)")

@@ -8,7 +8,8 @@ import pytest
 
 from jaxgen.data.fake import FakeLabels, FakeMasks
 from jaxgen.data.source import SAMPLE, Examples, check_labels, checked, remap
-from jaxgen.typing import IGNORE, Example, UserError
+from jaxgen.errors import UserError
+from jaxgen.typing import IGNORE, Example
 
 REDUCE_ZERO = (255, *range(150))  # ADE20K: 0 is "other", which is not learned
 

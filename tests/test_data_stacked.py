@@ -13,17 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen import experiment as experiments
-from jaxgen import fidelity
+from jaxgen.config import codec
 from jaxgen.data import batches
 from jaxgen.data.digits import Digits
 from jaxgen.data.source import Examples, Source, checked
 from jaxgen.data.stacked import StackedDigits
-from jaxgen.diffusion.grids import Grid
-from jaxgen.measures.triples import Triples
-from jaxgen.measures.view import Measure, Samples
-from jaxgen.pixels import to_float
-from jaxgen.typing import UserError
+from jaxgen.diffusion.sampling_schedules import Grid
+from jaxgen.errors import UserError
+from jaxgen.metrics import fidelity
+from jaxgen.metrics.stacked_modes import Triples
+from jaxgen.metrics.view import Measure, Samples
+from jaxgen.pictures.pixels import to_float
 
 SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")
 
@@ -90,7 +90,7 @@ def test_stacks_travel_as_pictures_do() -> None:
     (batch,) = batches.train_batches(checked(raw), (), seed=0, batch_size=16, start=3, stop=4)
     assert {name: value.shape for name, value in batch.items()} == {"image": (16, 8, 8, 3), "label": (16,)}
     assert np.array_equal(pickle.loads(pickle.dumps(raw))[7]["image"], raw[7]["image"])
-    assert experiments.decode(experiments.encode(source)) == source
+    assert codec.decode(codec.encode(source)) == source
     with pytest.raises(IndexError):
         raw[300]
     with pytest.raises(UserError, match=r"StackedDigits\.size is 0; it must be at least 1"):

@@ -13,7 +13,8 @@ from tensorflow_datasets.core.dataset_metadata import DatasetMetadata
 
 from jaxgen.data import cityscapes
 from jaxgen.data.tfds import Tfds
-from jaxgen.typing import IGNORE, UserError
+from jaxgen.errors import UserError
+from jaxgen.typing import IGNORE
 
 CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 

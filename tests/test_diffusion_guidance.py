@@ -15,14 +15,14 @@ from jaxgen.diffusion.apg import Apg
 from jaxgen.diffusion.cads import Cads
 from jaxgen.diffusion.flow import FlowHeun
 from jaxgen.diffusion.gaussian import GaussianMixture
-from jaxgen.diffusion.grids import Leading, Rho, Trailing, Uniform
 from jaxgen.diffusion.guidance import Autoguidance, ClassifierFree, Guidance, Guided, Unguided, guide
 from jaxgen.diffusion.multistep import Dpm2M, UniPc
 from jaxgen.diffusion.path import Edm, Flow, LinearBetas, ScaledLinearBetas
 from jaxgen.diffusion.sampling import Sampling
+from jaxgen.diffusion.sampling_schedules import Leading, Rho, Trailing, Uniform
 from jaxgen.diffusion.solvers import Heun, sample, start
 from jaxgen.diffusion.stochastic import Ancestral
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
 
 MEANS = np.asarray([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0], [0.2, 0.1]])  # of three classes and of null
 STD = 0.5

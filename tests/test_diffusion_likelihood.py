@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from jaxgen.diffusion.gaussian import GaussianMixture
-from jaxgen.diffusion.grids import Rho, Uniform
 from jaxgen.diffusion.likelihood import bits_per_dim, log_likelihood
 from jaxgen.diffusion.path import Edm, Flow
-from jaxgen.typing import UserError
+from jaxgen.diffusion.sampling_schedules import Rho, Uniform
+from jaxgen.errors import UserError
 
 D = 6
 MEAN, STD = 0.3, 0.7

@@ -15,15 +15,15 @@ from golden.make_schedules import GAMMA, TIMES, case
 from golden.weights import array
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxgen.diffusion import levels as noise_levels
+from jaxgen.diffusion import noise_distributions as noise_levels
 from jaxgen.diffusion import path as paths
 from jaxgen.diffusion import weighting as weightings
 from jaxgen.diffusion.denoiser import denoiser
-from jaxgen.diffusion.levels import HALF_STEP, Levels, LogitNormal, LogNormal, LowDiscrepancy, Uniform
+from jaxgen.diffusion.noise_distributions import HALF_STEP, Levels, LogitNormal, LogNormal, LowDiscrepancy, Uniform
 from jaxgen.diffusion.path import Cosine, CosineBetas, Edm, Flow, LinearBetas, Path, ScaledLinearBetas, ZeroTerminal
 from jaxgen.diffusion.predictions import Karras, Plain, Prediction
 from jaxgen.diffusion.quantities import X0, Eps, Quantity, Score, V, Velocity, convert
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "schedules.npz")
 

@@ -12,12 +12,11 @@ import pytest
 from golden.make_samplers import CHURN, MIXTURE, STEPS, noise, part, picture, points
 from jax.experimental import io_callback
 
-from jaxgen.diffusion import grids, solvers
+from jaxgen.diffusion import solvers
 from jaxgen.diffusion.adaptive import Adaptive
 from jaxgen.diffusion.apg import Apg
 from jaxgen.diffusion.flow import FlowHeun, FlowMidpoint
 from jaxgen.diffusion.gaussian import GaussianMixture
-from jaxgen.diffusion.grids import Exponential, Given, Grid, Leading, Linspace, Rho, Trailing, Uniform
 from jaxgen.diffusion.guidance import ClassifierFree, guide
 from jaxgen.diffusion.multistep import Dpm2M, Dpm2MSde, Dpm3M, UniPc
 from jaxgen.diffusion.path import (
@@ -32,9 +31,10 @@ from jaxgen.diffusion.path import (
     ratio,
     ratios,
 )
+from jaxgen.diffusion.sampling_schedules import Exponential, Given, Grid, Leading, Linspace, Rho, Trailing, Uniform
 from jaxgen.diffusion.solvers import Euler, Heun, Linear, sample, start
 from jaxgen.diffusion.stochastic import Ancestral, Ddim, EulerMaruyama
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "samplers.npz")
 GAUSSIAN = GaussianMixture(means=((0.3, -0.2),), stds=(0.5,))

@@ -6,15 +6,15 @@ import json
 import pytest
 from small import EXPERIMENTS, classification
 
-from jaxgen import experiment as experiments
-from jaxgen.typing import UserError
+from jaxgen.config import codec
+from jaxgen.errors import UserError
 
 
 @pytest.mark.parametrize("make", EXPERIMENTS.values(), ids=EXPERIMENTS.keys())
 def test_json_brings_an_experiment_back(make):
     made = make()
-    text = json.dumps(experiments.encode(made))
-    assert experiments.decode(json.loads(text)) == made
+    text = json.dumps(codec.encode(made))
+    assert codec.decode(json.loads(text)) == made
     assert hash(made) == hash(make())
 
 
@@ -29,37 +29,38 @@ def test_differences_name_the_fields_as_the_command_line_does():
     other = dataclasses.replace(made, seed=7, steps=20)
     net = dataclasses.replace(made.objective.net, dropout=0.3)
     other = dataclasses.replace(other, objective=dataclasses.replace(made.objective, net=net))
-    found = experiments.differences(experiments.encode(made), experiments.encode(other))
+    found = codec.differences(codec.encode(made), codec.encode(other))
     assert sorted(found) == ["objective.net.dropout: 0.2 -> 0.3", "seed: 0 -> 7", "steps: 12 -> 20"]
-    assert experiments.differences(experiments.encode(made), experiments.encode(made)) == []
+    assert codec.differences(codec.encode(made), codec.encode(made)) == []
 
 
 def test_another_class_is_a_difference():
     made = classification()
     fewer = dataclasses.replace(made, train=dataclasses.replace(made.train, transforms=()))
-    found = experiments.differences(experiments.encode(made), experiments.encode(fewer))
+    found = codec.differences(codec.encode(made), codec.encode(fewer))
     assert any("transforms" in line and "Flip" in line for line in found)
 
 
 def test_describe_is_the_expression_that_makes_it():
+    import jaxgen.average
+    import jaxgen.objectives.mixing
     from small import Cnn, Cosine, Experiment, Flip, Optimizer, Pipeline  # noqa: F401
 
-    import jaxgen.average
     import jaxgen.data.fake
     import jaxgen.objectives.classification
-    import jaxgen.objectives.mixing
     import jaxgen.optim
     import jaxgen.parallel.mesh
     import jaxgen.parallel.rules
+    import jaxgen.supervised.mixing
 
     names = dict(globals())
     for module in (
-        jaxgen.average, jaxgen.data.fake, jaxgen.objectives.classification, jaxgen.objectives.mixing, jaxgen.optim,
-        jaxgen.parallel.mesh, jaxgen.parallel.rules,
+        jaxgen.optim.ema, jaxgen.data.fake, jaxgen.objectives.classification, jaxgen.supervised.mixing,
+        jaxgen.optim.optimizer, jaxgen.optim.schedules, jaxgen.parallel.mesh, jaxgen.parallel.rules,
     ):  # fmt: skip
         names |= vars(module)
     names |= {"Experiment": Experiment, "Cnn": Cnn, "Flip": Flip, "Pipeline": Pipeline}
-    assert eval(experiments.describe(classification()), names) == classification()
+    assert eval(codec.describe(classification()), names) == classification()
 
 
 @pytest.mark.parametrize(("field", "value"), [("steps", 0), ("batch_size", -1), ("seed", -3), ("checkpoint_every", 0)])
@@ -70,11 +71,11 @@ def test_impossible_numbers_are_refused_by_name(field, value):
 
 def test_what_cannot_be_written_down_is_refused():
     with pytest.raises(UserError, match="function"):
-        experiments.encode(lambda x: x)
+        codec.encode(lambda x: x)
 
 
 def test_a_run_of_other_code_says_so():
-    data = experiments.encode(classification())
+    data = codec.encode(classification())
     data["objective"]["net"]["no_such_field"] = 3
     with pytest.raises(UserError, match=r"made by other code.*Cnn"):
-        experiments.decode(data)
+        codec.decode(data)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from golden.make_fidelity import CASES, NEIGHBOURS, case
 
-from jaxgen import fidelity
 from jaxgen.data.mixture import GridOfGaussians, Mixture, Ring
-from jaxgen.fidelity import Moments, density_coverage, frechet_distance, kid, precision_recall
+from jaxgen.metrics import fidelity
+from jaxgen.metrics.fidelity import Moments, density_coverage, frechet_distance, kid, precision_recall
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "fidelity.npz")
 

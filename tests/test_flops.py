@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxgen.parallel.flops import flops
+from jaxgen.plan.flops import flops
 
 
 def conv(stride, padding, groups=1):

@@ -15,8 +15,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from processes import call
 from small import gan
 
-from jaxgen import fidelity, tree
-from jaxgen.adversarial import watch
+from jaxgen import tree
+from jaxgen.adversarial import diagnostics, game
 from jaxgen.adversarial.augmentation import Adaptive, Gated
 from jaxgen.adversarial.diffaugment import DiffAugment
 from jaxgen.adversarial.losses import (
@@ -28,24 +28,25 @@ from jaxgen.adversarial.losses import (
 )
 from jaxgen.adversarial.path_length import PathLength
 from jaxgen.adversarial.penalties import R1, R2, GradientPenalty
-from jaxgen.average import HalfLife
-from jaxgen.checkpoint import Checkpoints
 from jaxgen.data.mixture import Ring
+from jaxgen.errors import UserError
+from jaxgen.metrics import fidelity
 from jaxgen.models.dcgan import BatchNorm, DcganDiscriminator, DcganGenerator
 from jaxgen.models.mlp import MlpDiscriminator, MlpGenerator
 from jaxgen.models.stylegan2_discriminator import StyleGan2Discriminator
 from jaxgen.nn.norm import batch_norm
-from jaxgen.objectives import players
 from jaxgen.objectives.gan import COLUMNS, ROWS, Gan
-from jaxgen.optim import Adam, Constant, CosineRamp, Momentum, Optimizer
+from jaxgen.optim.ema import HalfLife
+from jaxgen.optim.optimizer import Adam, Momentum, Optimizer
+from jaxgen.optim.schedules import Constant, CosineRamp
 from jaxgen.parallel.mesh import MeshShape, put_batch
-from jaxgen.sample import drawer
+from jaxgen.runs.checkpoints import Checkpoints
+from jaxgen.sampling import drawer
 from jaxgen.state import State
-from jaxgen.typing import UserError
 
 # Programs that run a few times only: on a CPU, optimizing them takes longer than running them.
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-beside = jax.jit(watch.beside)
+beside = jax.jit(diagnostics.beside)
 
 
 def sgd(rate: float) -> Optimizer:
@@ -150,7 +151,7 @@ def test_the_dirac_gan_moves_as_by_hand(fields, turns, damping):
 
 @pytest.mark.parametrize("period", [1, 4])
 def test_a_lazy_term_is_as_strong_in_the_mean_over_steps(period):
-    of = jax.jit(jax.vmap(jax.value_and_grad(lambda w, step: players.lazily(lambda: w**2, step, period)), (None, 0)))
+    of = jax.jit(jax.vmap(jax.value_and_grad(lambda w, step: game.lazily(lambda: w**2, step, period)), (None, 0)))
     value, slope = of(3.0, jnp.arange(8))
     due = np.arange(8) % period == 0
     np.testing.assert_allclose(value, np.where(due, 9.0 * period, 0.0))
@@ -455,12 +456,12 @@ def test_covered_is_a_half_for_equals_and_nothing_for_strangers(shape):
 
 def test_thumbnails_are_means_of_squares():
     x = jnp.arange(2 * 17 * 32.0).reshape(2, 17, 32, 1)
-    small = watch.thumbnails(x)
+    small = diagnostics.thumbnails(x)
     assert small.shape == (2, 8 * 8)
     np.testing.assert_allclose(small[0, 0], x[0, :2, :4].mean())
     np.testing.assert_allclose(small[1, -1], x[1, 14:16, 28:].mean())
-    np.testing.assert_array_equal(watch.thumbnails(x[:, :3, :3]), x[:, :3, :3].reshape(2, 9))  # small enough
-    np.testing.assert_array_equal(watch.thumbnails(x[:, 0, :2, 0]), x[:, 0, :2, 0])  # points
+    np.testing.assert_array_equal(diagnostics.thumbnails(x[:, :3, :3]), x[:, :3, :3].reshape(2, 9))  # small enough
+    np.testing.assert_array_equal(diagnostics.thumbnails(x[:, 0, :2, 0]), x[:, 0, :2, 0])  # points
 
 
 # --- devices ----------------------------------------------------------------------------------------------------------

@@ -13,8 +13,8 @@ from jaxgen.adversarial import ada, diffaugment, warp
 from jaxgen.adversarial.ada import Ada
 from jaxgen.adversarial.augmentation import Adaptive, Augmentation, Fixed, NoAugmentation, Probability
 from jaxgen.adversarial.diffaugment import DiffAugment
-from jaxgen.optim import CosineRamp
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
+from jaxgen.optim.schedules import CosineRamp
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "gan_augment.npz")
 EVERY = {"ada": Ada(cutout=1.0), "diff": DiffAugment()}

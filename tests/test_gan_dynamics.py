@@ -34,7 +34,7 @@ from jaxgen.adversarial.losses import (
     Wasserstein,
 )
 from jaxgen.adversarial.penalties import R1, R2, GradientPenalty, Penalty
-from jaxgen.optim import Constant
+from jaxgen.optim.schedules import Constant
 
 PULLS = {  # a and b
     NonSaturating(): (0.5, 0.5),

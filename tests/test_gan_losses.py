@@ -21,8 +21,8 @@ from jaxgen.adversarial.losses import (
     Wasserstein,
 )
 from jaxgen.adversarial.penalties import R1, R2, Critic, GradientPenalty, LeCam, Penalty
-from jaxgen.optim import Constant, Cosine, CosineRamp
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
+from jaxgen.optim.schedules import Constant, Cosine, CosineRamp
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "gan_penalties.npz")
 LOSSES = {

@@ -8,19 +8,20 @@ import numpy as np
 import pytest
 from small import diffusion
 
-from jaxgen import expression, tree
+from jaxgen import tree
+from jaxgen.config import expression
 from jaxgen.diffusion.adaptive import Adaptive
-from jaxgen.diffusion.grids import Rho, Uniform
 from jaxgen.diffusion.guidance import Autoguidance, ClassifierFree, Unguided
 from jaxgen.diffusion.path import Flow, ScaledLinearBetas, ZeroTerminal
 from jaxgen.diffusion.predictions import Plain
 from jaxgen.diffusion.quantities import Eps, Velocity
 from jaxgen.diffusion.sampling import Sampling
+from jaxgen.diffusion.sampling_schedules import Rho, Uniform
 from jaxgen.diffusion.solvers import Euler, Heun
+from jaxgen.errors import UserError
 from jaxgen.models.songunet import SongUNet
 from jaxgen.parallel.mesh import MeshShape
-from jaxgen.sample import drawer
-from jaxgen.typing import UserError
+from jaxgen.sampling import drawer
 
 OBJECTIVE = diffusion().objective
 SHAPE = (8, 8, 1)

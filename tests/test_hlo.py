@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxgen.parallel.collectives import Collective, collectives, memory_traffic
-from jaxgen.parallel.hlo import unknown_loops
+from jaxgen.plan.collectives import Collective, collectives, memory_traffic
+from jaxgen.plan.hlo import unknown_loops
 
 EIGHT = {"a": 2, "b": 4}
 

@@ -10,8 +10,8 @@ import pytest
 import tyro
 from golden.weights import array
 
-from jaxgen.inference import Inference, Sliding, Tta, Whole
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
+from jaxgen.supervised.inference import Inference, Sliding, Tta, Whole
 
 N = 3
 WAYS = {

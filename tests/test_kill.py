@@ -9,8 +9,8 @@ import pytest
 from processes import TINY, call, start
 
 from jaxgen import tree
-from jaxgen.restored import restore
-from jaxgen.run import RunFolder
+from jaxgen.runs.folder import RunFolder
+from jaxgen.runs.restore import restore
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxgen import latent
-from jaxgen.latent import Towards, fold, normal
+from jaxgen import noise
+from jaxgen.noise import Towards, fold, normal
 
-slerp = jax.jit(latent.slerp)
+slerp = jax.jit(noise.slerp)
 
 SHARES = np.linspace(0, 1, 5, dtype=np.float32)
 

@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 from small import EXPERIMENTS, by_descent, with_nets
 
-from jaxgen import metrics, pictures, tree
-from jaxgen.checkpoint import Checkpoints
+from jaxgen import tree
 from jaxgen.data import batches
-from jaxgen.evaluate import evaluation_batches, evaluator
+from jaxgen.evaluation import evaluation_batches, evaluator
 from jaxgen.experiment import Experiment
-from jaxgen.objective import Panels
+from jaxgen.metrics import accumulators
 from jaxgen.objectives.gan import Gan
 from jaxgen.parallel.mesh import MeshShape, put_batch
 from jaxgen.parallel.rules import Composed, Fsdp, Replicated
+from jaxgen.pictures import sheet
+from jaxgen.pictures.panels import Panels
 from jaxgen.program import Program, program
+from jaxgen.runs.checkpoints import Checkpoints
 
 # Every array large enough to be worth it is split over `tensor`, and what is left of it over `fsdp`.
 BOTH = Composed((Fsdp(axis="tensor", smallest=1), Fsdp(smallest=1)))
@@ -168,7 +170,7 @@ def test_evaluation_does_not_depend_on_batches_or_devices(make):
         with jax.set_mesh(prog.mesh):
             measure = evaluator(prog.experiment.objective, prog.mesh, 0)
             sums = measure(prog.init(), evaluation_batches(prog.experiment.test, test_set, prog.mesh, size))
-        found.append(metrics.results(sums, test_set.classes))
+        found.append(accumulators.results(sums, test_set.classes))
     counts = ("accuracy", "top5", "miou", "per_class")  # shares of whole numbers, in which nothing is rounded
     for other in found[1:]:
         assert {k: v for k, v in other.items() if k in counts} == {k: v for k, v in found[0].items() if k in counts}
@@ -208,5 +210,5 @@ def test_previews_are_pictures(make):
         if isinstance(picture, Panels):
             assert picture.images.ndim == 5
             assert jnp.abs(picture.images).max() <= 1.0 + 1e-6
-        drawn = pictures.draw(jax.device_get(picture), test_set.classes)
+        drawn = sheet.draw(jax.device_get(picture), test_set.classes)
         assert drawn.std() > 0

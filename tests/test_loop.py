@@ -7,10 +7,11 @@ import pytest
 from small import segmentation
 
 from jaxgen import loop
-from jaxgen.log import JsonLines
-from jaxgen.optim import Constant, Momentum, Optimizer
-from jaxgen.run import RunFolder
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
+from jaxgen.optim.optimizer import Momentum, Optimizer
+from jaxgen.optim.schedules import Constant
+from jaxgen.runs.folder import RunFolder
+from jaxgen.runs.logs import JsonLines
 
 
 def rows(folder):

@@ -11,7 +11,8 @@ import pytest
 import tyro
 from golden.make_losses import CLASSES, KEEP, PRESENT, SIZES, SMOOTHING, WEIGHTS, case
 
-from jaxgen.losses import (
+from jaxgen.errors import UserError
+from jaxgen.supervised.losses import (
     CrossEntropy,
     Dice,
     Focal,
@@ -23,7 +24,7 @@ from jaxgen.losses import (
     classification_loss,
     per_image,
 )
-from jaxgen.typing import IGNORE, UserError
+from jaxgen.typing import IGNORE
 
 N = 5
 LOSSES = {

@@ -14,24 +14,23 @@ import numpy as np
 import pytest
 from processes import ROOT
 
-from jaxgen import config
-from jaxgen import experiment as experiments
+from jaxgen.config import codec, files
 from jaxgen.data.digits import Digits
 from jaxgen.data.mixture import GridOfGaussians, Ring, Spiral
 from jaxgen.data.source import Source
-from jaxgen.diffusion.grids import Grid
+from jaxgen.diffusion.sampling_schedules import Grid
+from jaxgen.errors import UserError
 from jaxgen.features import digits_cnn
 from jaxgen.features.digits_cnn import DigitsCnn
 from jaxgen.features.inception import Inception
 from jaxgen.features.net import Features
 from jaxgen.features.pixels import Pixels
-from jaxgen.measures.distribution import Distribution
-from jaxgen.measures.likelihood import Likelihood
-from jaxgen.measures.modes import Modes
-from jaxgen.measures.readback import DIGITS, Readback
-from jaxgen.measures.view import Measure, Samples, as_shown
-from jaxgen.pixels import to_float
-from jaxgen.typing import UserError
+from jaxgen.metrics.class_accuracy import DIGITS, Readback
+from jaxgen.metrics.distribution import Distribution
+from jaxgen.metrics.likelihood import Likelihood
+from jaxgen.metrics.modes import Modes
+from jaxgen.metrics.view import Measure, Samples, as_shown
+from jaxgen.pictures.pixels import to_float
 
 
 @dataclasses.dataclass
@@ -110,7 +109,7 @@ def test_its_features_are_what_its_last_layer_reads() -> None:
 
 
 def test_its_weights_are_those_of_the_configs_net_and_come_back_as_written(tmp_path: pathlib.Path) -> None:
-    assert config.load(ROOT / "configs" / "classification" / "digits_cnn.py").objective.net == digits_cnn.NET
+    assert files.load(ROOT / "configs" / "classification" / "digits_cnn.py").objective.net == digits_cnn.NET
     variables, copy = digits_cnn.read(digits_cnn.WEIGHTS), tmp_path / "copy.safetensors"
     digits_cnn.write(variables, copy)
     jax.tree.map(np.testing.assert_array_equal, digits_cnn.read(copy), variables)
@@ -307,7 +306,7 @@ def test_readback_needs_digits_and_labels() -> None:
 @pytest.mark.parametrize("measure", [DIGITS_CNN, Readback(), Modes(source=Ring())])
 def test_measures_survive_as_json(measure: Measure) -> None:
     assert isinstance(measure, Measure)
-    assert experiments.decode(json.loads(json.dumps(experiments.encode(measure)))) == measure
+    assert codec.decode(json.loads(json.dumps(codec.encode(measure)))) == measure
 
 
 def test_the_likelihood_of_points_stands_beside_that_of_the_data_themselves():

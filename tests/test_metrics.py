@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from golden.make_losses import CLASSES, SIZES, case
 
-from jaxgen.metrics import Confusion, Mean, merge, predicted, results, table, topk_correct, widen
-from jaxgen.typing import IGNORE, UserError
+from jaxgen.errors import UserError
+from jaxgen.metrics.accumulators import Confusion, Mean, merge, predicted, results, table, topk_correct, widen
+from jaxgen.typing import IGNORE
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "losses.npz")
 of = jax.jit(Confusion.of, static_argnums=3)

@@ -13,12 +13,12 @@ from golden import dcgan_state as golden
 from golden.weights import array
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxgen import experiment as experiments
 from jaxgen import tree
+from jaxgen.config import codec
+from jaxgen.errors import UserError
 from jaxgen.models.dcgan import BatchNorm, DcganDiscriminator, DcganGenerator, NoNorm, Norm, SpectralNorm
 from jaxgen.models.sngan import SnganDiscriminator, SnganGenerator
 from jaxgen.nn.spectral import power_iteration, spectral
-from jaxgen.typing import UserError
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "dcgan.npz")
 
@@ -383,7 +383,7 @@ def test_norms_are_values() -> None:
     for norm in (BatchNorm(), NoNorm(), SpectralNorm()):
         assert isinstance(norm, Norm)
         net = DcganDiscriminator(widths=(4,), norm=norm)
-        assert experiments.decode(experiments.encode(net)) == net
+        assert codec.decode(codec.encode(net)) == net
 
 
 # Spectral normalisation.

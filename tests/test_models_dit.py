@@ -15,12 +15,12 @@ from golden.resnet_state import value
 from golden.weights import array, image
 
 from jaxgen import experiment, tree
+from jaxgen.errors import UserError
 from jaxgen.models import dit
 from jaxgen.models.dit import XL, B, DiT, L, LayerNorm, RmsNorm, Rope, S, SinCos, SwiGlu
 from jaxgen.models.mlp import MlpDenoiser
 from jaxgen.nn import attention
 from jaxgen.nn.conditioning import one_hot
-from jaxgen.typing import UserError
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "dit.npz"
 

@@ -10,12 +10,13 @@ import pytest
 from golden.weights import array, he, image
 
 from jaxgen import tree
+from jaxgen.errors import UserError
 from jaxgen.models.cnn import Cnn, Head, Padding, SmallBackbone, max_pool
 from jaxgen.models.convolutionalize import convolutionalize, transplant
 from jaxgen.models.fcn import PAPER, SAME, Fcn, Geometry
 from jaxgen.models.vgg import Vgg, VggBackbone
 from jaxgen.nn.upsample import bilinear, transposed_convolution
-from jaxgen.typing import Tree, UserError
+from jaxgen.typing import Tree
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 SIZES = ((64, 64), (37, 53))

@@ -13,10 +13,10 @@ from golden.weights import image
 from safetensors.numpy import save_file
 
 from jaxgen import tree
+from jaxgen.errors import UserError
 from jaxgen.features.inception import Inception
 from jaxgen.models import inception
-from jaxgen.pixels import to_float
-from jaxgen.typing import UserError
+from jaxgen.pictures.pixels import to_float
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "inception.npz"
 

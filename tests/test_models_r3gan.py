@@ -15,10 +15,10 @@ from golden.weights import array, image
 from jax import lax
 
 from jaxgen import tree
+from jaxgen.errors import UserError
 from jaxgen.models.mlp import MlpDiscriminator, MlpGenerator
 from jaxgen.models.r3gan import R3ganDiscriminator, R3ganGenerator, ResidualBlock
 from jaxgen.nn.grouped import GroupedConv, grouped_conv
-from jaxgen.typing import UserError
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "r3gan.npz")
 

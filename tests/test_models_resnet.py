@@ -15,12 +15,12 @@ from golden.resnet_state import value
 from golden.weights import image
 
 from jaxgen import tree
+from jaxgen.errors import UserError
 from jaxgen.models.deeplab import AtrousPyramid, DeepLabV3Plus
 from jaxgen.models.fcn_resnet import FcnResnet
 from jaxgen.models.resnet import CIFAR, BasicBlock, Bottleneck, ResNet
 from jaxgen.models.unet import Nearest, Transposed, Unet
 from jaxgen.nn import norm, resize
-from jaxgen.typing import UserError
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 SIZES = ((64, 64), (37, 53))

@@ -17,12 +17,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxgen import tree
 from jaxgen.adversarial.path_length import PathLength
+from jaxgen.errors import UserError
 from jaxgen.models import stylegan2
 from jaxgen.models.stylegan2 import StyleGan2Generator
 from jaxgen.models.stylegan2_discriminator import PlainStyleGan2Discriminator, StyleGan2Discriminator
 from jaxgen.nn.minibatch_std import minibatch_std
 from jaxgen.nn.modulated import demodulation, modulated_conv, modulated_conv_fused
-from jaxgen.typing import UserError
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "stylegan2.npz")
 

@@ -17,6 +17,7 @@ from golden.unet_state import NOISE, SETUPS, Setup
 from golden.weights import array, image
 
 from jaxgen import tree
+from jaxgen.errors import UserError
 from jaxgen.models import edm2
 from jaxgen.models import songunet as song
 from jaxgen.models.edm2 import Edm2UNet, MPConv, mp_cat, mp_silu, mp_sum, pixel_norm
@@ -25,8 +26,7 @@ from jaxgen.nn import resample
 from jaxgen.nn.attention import attend, split_heads
 from jaxgen.nn.conditioning import one_hot
 from jaxgen.nn.group_norm import GroupNorm
-from jaxgen.optim import unit
-from jaxgen.typing import UserError
+from jaxgen.optim.transforms import unit
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 

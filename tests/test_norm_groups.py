@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from small import classification
 
+from jaxgen import learner
 from jaxgen.data import batches
+from jaxgen.errors import UserError
 from jaxgen.nn.norm import ConvNorm
-from jaxgen.objectives import single
-from jaxgen.parallel.collectives import collectives
 from jaxgen.parallel.mesh import MeshShape, put_batch
+from jaxgen.plan.collectives import collectives
 from jaxgen.program import program
-from jaxgen.typing import UserError
 
 
 class Small(nn.Module):
@@ -57,7 +57,7 @@ def test_groups_are_batches_of_their_own(key):
     x = jax.random.normal(key, (8, 8, 8, 1))
     variables = NET.init(key, x, train=False)
     params, stats = variables["params"], {"batch_stats": variables["batch_stats"]}
-    train = jax.jit(single.train_in_groups, static_argnums=(0, 5))
+    train = jax.jit(learner.train_in_groups, static_argnums=(0, 5))
     logits, _, moved = train(NET, params, stats, key, x, 4)
     apart = [train(NET, params, stats, key, part, 1) for part in jnp.split(x, 4)]
     np.testing.assert_allclose(logits, jnp.concatenate([part for part, *_ in apart]), rtol=1e-4, atol=1e-5)

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from small import classification, segmentation
 
-from jaxgen.losses import CrossEntropy
-from jaxgen.metrics import results
-from jaxgen.objectives.mixing import CutMix, Mixup, NoMixing
+from jaxgen.errors import UserError
+from jaxgen.metrics.accumulators import results
 from jaxgen.objectives.segmentation import Segmentation
-from jaxgen.optim import Constant, Momentum, Optimizer
-from jaxgen.typing import IGNORE, UserError
+from jaxgen.optim.optimizer import Momentum, Optimizer
+from jaxgen.optim.schedules import Constant
+from jaxgen.supervised.losses import CrossEntropy
+from jaxgen.supervised.mixing import CutMix, Mixup, NoMixing
+from jaxgen.typing import IGNORE
 
 SPEC = {
     "image": jax.ShapeDtypeStruct((4, 8, 8, 3), jnp.uint8),

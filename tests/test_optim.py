@@ -6,9 +6,11 @@ import numpy as np
 import optax
 import pytest
 
-from jaxgen import optim, state, tree
-from jaxgen.optim import Adam, Constant, Cosine, CosineRamp, InverseSqrt, Momentum, Optimizer, Poly, RampedAdam
-from jaxgen.typing import UserError
+from jaxgen import state, tree
+from jaxgen.errors import UserError
+from jaxgen.optim import optimizer
+from jaxgen.optim.optimizer import Adam, Momentum, Optimizer, RampedAdam
+from jaxgen.optim.schedules import Constant, Cosine, CosineRamp, InverseSqrt, Poly
 
 PARAMS = {"conv": {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array([0.5])}}
 GRADS = {"conv": {"kernel": jnp.array([3.0, 4.0]), "bias": jnp.array([0.0])}}
@@ -119,8 +121,8 @@ def test_accumulated_gradients_are_the_whole_batchs(microbatches, key):
     k1, k2, k3 = jax.random.split(key, 3)
     batch = {"x": jax.random.normal(k1, (8, 3)), "y": jax.random.normal(k2, (8,))}
     params, stats = {"w": jax.random.normal(k3, (3,))}, {"seen": jnp.int32(0)}
-    whole, _, scalars = optim.gradients(quadratic, params, stats, batch, key)
-    parts, seen, mean = optim.gradients(quadratic, params, stats, batch, key, microbatches)
+    whole, _, scalars = optimizer.gradients(quadratic, params, stats, batch, key)
+    parts, seen, mean = optimizer.gradients(quadratic, params, stats, batch, key, microbatches)
     np.testing.assert_allclose(parts["w"], whole["w"], rtol=1e-5)
     np.testing.assert_allclose(mean["loss"], scalars["loss"], rtol=1e-5)
     np.testing.assert_allclose(mean["bias"], scalars["bias"], rtol=1e-5, atol=1e-6)

@@ -7,11 +7,11 @@ import pytest
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from jaxgen import tree
+from jaxgen.errors import UserError
 from jaxgen.models.r3gan import R3ganDiscriminator
 from jaxgen.parallel.activations import pinned
 from jaxgen.parallel.mesh import MeshShape, check_batch, put_batch, with_shardings
 from jaxgen.parallel.rules import R3GAN, ByPath, Composed, Fsdp, Replicated, Split, shardings, table
-from jaxgen.typing import UserError
 
 
 def four(shape: MeshShape | None = None) -> Mesh:

@@ -12,15 +12,15 @@ import pytest
 from processes import ROOT
 from small import EXPERIMENTS
 
-from jaxgen import cli, plan, scaling, stand_in, tree
-from jaxgen import config as configs
+from jaxgen import cli, tree
+from jaxgen.config import files as configs
 from jaxgen.data import batches
+from jaxgen.errors import UserError
 from jaxgen.models.dit import DiT
-from jaxgen.parallel import chips, topologies
 from jaxgen.parallel.mesh import MeshShape
 from jaxgen.parallel.rules import DIT, Composed, Fsdp
-from jaxgen.run import Data
-from jaxgen.typing import UserError
+from jaxgen.plan import chips, fake_data, planner, scaling, topologies
+from jaxgen.runs.folder import Data
 
 CONFIGS = {f"{path.parent.name}/{path.stem}": path for path in sorted((ROOT / "configs").glob("*/*.py"))}
 XL = "configs/diffusion/imagenet256_dit_xl2.py"
@@ -44,8 +44,8 @@ def eight():
 
 def test_bytes_are_those_of_arithmetic(eight):
     experiment, data = small(mesh=MeshShape(replica=2, fsdp=4), rule=Fsdp(smallest=1))
-    told = plan.plan(experiment, data, eight)
-    shapes = plan.assembled(experiment, data, eight).shapes
+    told = planner.plan(experiment, data, eight)
+    shapes = planner.assembled(experiment, data, eight).shapes
     count = sum(tree.count(net.params) for net in shapes.nets.values())
     assert told["parameters"] == count
     # By hand: every array's bytes, over four where one of its dimensions divides by four.
@@ -60,19 +60,19 @@ def test_bytes_are_those_of_arithmetic(eight):
 
 
 def test_fake_devices_say_what_they_cannot_tell(eight):
-    told = plan.plan(*small("classification"), eight)
+    told = planner.plan(*small("classification"), eight)
     assert told["flops_per_chip_per_step"] > 0
     assert told["collective_bytes"]["by_axis"].keys() == {"replica"}
     assert all(told[name] is None for name in ("fits", "hbm_bytes", "step_seconds", "images_per_second", "mfu"))
-    assert "fake devices have no speed" in "\n".join(plan.lines(told))
+    assert "fake devices have no speed" in "\n".join(planner.lines(told))
 
 
 @pytest.mark.slow
 def test_tensor_parallel_work_is_shared(eight):
     one, data = small()
-    told = plan.plan(one, data, eight)
+    told = planner.plan(one, data, eight)
     both = dataclasses.replace(one, mesh=MeshShape(replica=1, fsdp=4, tensor=2), rule=Composed((DIT, Fsdp(smallest=1))))
-    split = plan.plan(both, data, eight)
+    split = planner.plan(both, data, eight)
     assert split["flops_per_chip_per_step"] == told["flops_per_chip_per_step"]
     assert split["bytes_per_chip"]["parameters"] < told["bytes_per_chip"]["parameters"] / 3
     assert set(split["collective_bytes"]["by_axis"]) >= {"fsdp", "tensor"}
@@ -81,27 +81,27 @@ def test_tensor_parallel_work_is_shared(eight):
 @pytest.mark.slow
 def test_recomputed_flops_do_not_count_as_the_models(eight):
     experiment, data = small()
-    assert plan.with_remat(experiment, remat=False) == experiment
-    spared = plan.with_remat(experiment, remat=True)
+    assert planner.with_remat(experiment, remat=False) == experiment
+    spared = planner.with_remat(experiment, remat=True)
     assert isinstance(spared.objective.net, DiT)
     assert spared.objective.net.remat
-    run = plan.assembled(spared, data, eight)
-    model = plan.model_flops(spared, data, run)
-    assert model == plan.model_flops(experiment, data, plan.assembled(experiment, data, eight))
-    assert plan.plan(spared, data, eight)["flops_per_chip_per_step"] > model // 8
+    run = planner.assembled(spared, data, eight)
+    model = planner.model_flops(spared, data, run)
+    assert model == planner.model_flops(experiment, data, planner.assembled(experiment, data, eight))
+    assert planner.plan(spared, data, eight)["flops_per_chip_per_step"] > model // 8
 
 
 @pytest.mark.slow
 def test_sampling_is_planned_too(eight):
     experiment, data = small()
-    told = plan.plan_sampling(experiment, data, eight)
+    told = planner.plan_sampling(experiment, data, eight)
     # Heun on three levels calls the net five times, for two classes of guidance: ten forward passes.
-    step = plan.plan(dataclasses.replace(experiment, batch_size=told["batch_size"]), data, eight)
+    step = planner.plan(dataclasses.replace(experiment, batch_size=told["batch_size"]), data, eight)
     share = told["flops_per_chip_per_step"] / step["flops_per_chip_per_step"]
     assert 10 / 3 * 0.9 < share < 10 / 2 * 1.1
     assert "batch" not in told["bytes_per_chip"]
     with pytest.raises(UserError, match="Classification draws no samples; drop --sample"):
-        plan.plan_sampling(*small("classification"), eight)
+        planner.plan_sampling(*small("classification"), eight)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_sampling_is_planned_too(eight):
     ],
 )
 def test_too_little_memory_is_read_from_the_compilers_words(message, found):
-    assert plan._needed(message) == found
+    assert planner._needed(message) == found
 
 
 def devices(shape):
@@ -142,17 +142,17 @@ def devices(shape):
     ],
 )
 def test_links_that_a_group_can_use(chip, shape, group, links):
-    assert plan.egress(list(devices(shape)[group]), chip, shape) == links * chip.link
+    assert planner.egress(list(devices(shape)[group]), chip, shape) == links * chip.link
 
 
 def test_what_stays_on_a_chip_needs_no_link():
     both = list(devices((2, 2, 1))[[0, 0]])  # a chip of two cores
-    assert plan.egress(both, chips.V7X, (2, 2, 1)) == chips.V7X.bandwidth / 2
+    assert planner.egress(both, chips.V7X, (2, 2, 1)) == chips.V7X.bandwidth / 2
 
 
 def test_a_group_is_what_shares_axes():
     mesh = MeshShape(replica=2, fsdp=4).build()
-    ids = lambda axes: {d.id for d in plan.group_of(mesh, axes)}  # noqa: E731
+    ids = lambda axes: {d.id for d in planner.group_of(mesh, axes)}  # noqa: E731
     assert ids(["fsdp"]) == {0, 1, 2, 3}
     assert ids(["replica"]) == {0, 4}
     assert ids(["replica", "fsdp"]) == set(range(8))
@@ -261,12 +261,12 @@ def test_fake_data_has_the_datas_shape():
         "gan/ffhq256_r3gan": (256, 256, 3),
         "classification/imagenet_resnet50": (224, 224, 3),
     }.items():
-        made = stand_in.with_fake(configs.load(CONFIGS[name]))
+        made = fake_data.with_fake(configs.load(CONFIGS[name]))
         assert data_of(made).element["image"][0] == shape
     unknown = configs.load(CONFIGS["diffusion/digits_edm"])
     with pytest.raises(UserError, match="say --image HEIGHTxWIDTHxCHANNELS"):
-        stand_in.with_fake(unknown)
-    assert data_of(stand_in.with_fake(unknown, (8, 8, 1))).element["image"][0] == (8, 8, 1)
+        fake_data.with_fake(unknown)
+    assert data_of(fake_data.with_fake(unknown, (8, 8, 1))).element["image"][0] == (8, 8, 1)
 
 
 # By the TPU's compiler.
@@ -278,14 +278,14 @@ def test_fake_data_has_the_datas_shape():
 def test_it_compiles_for_the_tpu(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     where = topologies.topology("v5e:2x2")
-    experiment, _ = stand_in.with_data(configs.load(CONFIGS[name]))
+    experiment, _ = fake_data.with_data(configs.load(CONFIGS[name]))
     # Few pictures, so that it fits four small chips; the program is the same.
-    experiment = dataclasses.replace(experiment, batch_size=2 * plan.smallest_batch(experiment, where))
-    run = plan.assembled(experiment, data_of(experiment), where)
+    experiment = dataclasses.replace(experiment, batch_size=2 * planner.smallest_batch(experiment, where))
+    run = planner.assembled(experiment, data_of(experiment), where)
     with jax.set_mesh(run.mesh):
         lowered = run.step.lower(run.shapes, dict(run.spec))
     made = lowered.compile({"optimization_level": "O0"})  # six times sooner, and the same memory
-    kept = sum(plan._kept(run).values())
+    kept = sum(planner._kept(run).values())
     assert kept <= made.memory_analysis().argument_size_in_bytes < 2 * kept + 2**20
 
 
@@ -293,9 +293,9 @@ def test_it_compiles_for_the_tpu(name, monkeypatch):
 @with_libtpu
 def test_a_transformer_on_a_slice_fits_until_it_does_not():
     where = topologies.topology("v5e:4x4")
-    experiment = stand_in.with_fake(configs.load(ROOT / XL))
+    experiment = fake_data.with_fake(configs.load(ROOT / XL))
     data = data_of(experiment)
-    told = plan.plan(experiment, data, where)
+    told = planner.plan(experiment, data, where)
     assert told["fits"] is True
     assert told["bytes_per_chip"]["total"] < told["hbm_bytes"] == 16 * 2**30
     assert told["parameters"] == 674_816_272
@@ -311,13 +311,13 @@ def test_a_transformer_on_a_slice_fits_until_it_does_not():
     # Weights are gathered in bfloat16 twice, gradients summed once: a few times the parameters' bytes and no more.
     assert told["collective_bytes"]["total"] < 8 * told["parameters"]
     two = dataclasses.replace(experiment, mesh=MeshShape(replica=2, fsdp=16, slices=2), batch_size=512)
-    apart = plan.plan(two, data, topologies.topology("v5e:4x4", 2))
+    apart = planner.plan(two, data, topologies.topology("v5e:4x4", 2))
     assert apart["chips"] == 32
     assert apart["fits"] is True
     assert apart["bytes_per_chip"]["parameters"] == told["bytes_per_chip"]["parameters"]
     assert apart["flops_per_chip_per_step"] == told["flops_per_chip_per_step"]
-    assert "what slices send each other is not counted" in plan.lines(apart)[-1]
-    larger = plan.plan(dataclasses.replace(experiment, batch_size=16384), data, where)
+    assert "what slices send each other is not counted" in planner.lines(apart)[-1]
+    larger = planner.plan(dataclasses.replace(experiment, batch_size=16384), data, where)
     assert larger["fits"] is False
     assert larger["step_seconds"] is None
-    assert "does not fit: needs" in plan.fit(larger)
+    assert "does not fit: needs" in planner.fit(larger)

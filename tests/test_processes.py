@@ -14,11 +14,11 @@ import pytest
 from processes import start
 
 from jaxgen import tree
-from jaxgen.interrupt import Interrupt, Interrupted
+from jaxgen.errors import UserError
 from jaxgen.parallel import processes as joined
-from jaxgen.restored import restore
-from jaxgen.run import RunFolder
-from jaxgen.typing import UserError
+from jaxgen.runs.folder import RunFolder
+from jaxgen.runs.restore import restore
+from jaxgen.runs.signals import Interrupt, Interrupted
 
 ADDRESS = "10.77.7."  # of the namespaces' own network
 CONFIG = "tests/configs/descent.py"

@@ -8,8 +8,8 @@ import pytest
 import scipy.signal
 from golden.weights import array, image
 
+from jaxgen.errors import UserError
 from jaxgen.nn.upfirdn import blur_kernel, downsample2d, filter2d, upfirdn2d, upsample2d
-from jaxgen.typing import UserError
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "gan_augment.npz")
 TAPS = ((1.0, 1.0), (1.0, 2.0, 1.0), (1.0, 3.0, 3.0, 1.0), (1.0, 4.0, 6.0, 4.0, 1.0))

@@ -7,14 +7,15 @@ Its 111,770 weights are shipped too, as the features of jaxgen/features/digits_c
 anew.
 """
 
-from jaxgen.average import Warm
 from jaxgen.data.augment import Affine
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.digits import Digits
 from jaxgen.experiment import Experiment
 from jaxgen.models.cnn import Cnn
 from jaxgen.objectives.classification import Classification
-from jaxgen.optim import Cosine, Optimizer
+from jaxgen.optim.ema import Warm
+from jaxgen.optim.optimizer import Optimizer
+from jaxgen.optim.schedules import Cosine
 
 
 def config() -> Experiment:

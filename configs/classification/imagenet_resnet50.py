@@ -11,7 +11,8 @@ from jaxgen.data.tfds import Tfds
 from jaxgen.experiment import Experiment
 from jaxgen.models.resnet import ResNet
 from jaxgen.objectives.classification import Classification
-from jaxgen.optim import Cosine, Momentum, Optimizer
+from jaxgen.optim.optimizer import Momentum, Optimizer
+from jaxgen.optim.schedules import Cosine
 
 
 def config() -> Experiment:

@@ -6,20 +6,21 @@ augmentation is not here, only flips are, with which its table 2 has 2.05 for th
 Prepare the data once: uv run --extra prepare tfds build cifar10 --file_format=array_record
 """
 
-from jaxgen.average import HalfLife
 from jaxgen.data.augment import Flip
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.tfds import Tfds
-from jaxgen.diffusion.grids import Rho
-from jaxgen.diffusion.levels import LogNormal
+from jaxgen.diffusion.noise_distributions import LogNormal
 from jaxgen.diffusion.path import Edm
 from jaxgen.diffusion.predictions import Karras
 from jaxgen.diffusion.sampling import Sampling
+from jaxgen.diffusion.sampling_schedules import Rho
 from jaxgen.diffusion.solvers import Heun
 from jaxgen.experiment import Experiment
 from jaxgen.models.songunet import SongUNet
 from jaxgen.objectives.diffusion import Diffusion
-from jaxgen.optim import Cosine, Optimizer
+from jaxgen.optim.ema import HalfLife
+from jaxgen.optim.optimizer import Optimizer
+from jaxgen.optim.schedules import Cosine
 
 
 def config() -> Experiment:

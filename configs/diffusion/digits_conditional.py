@@ -6,14 +6,14 @@ configs/diffusion/digits_conditional.py)
 """
 
 from configs.diffusion import digits_edm
-from jaxgen.diffusion.grids import Rho
 from jaxgen.diffusion.guidance import ClassifierFree
 from jaxgen.diffusion.path import Edm
 from jaxgen.diffusion.predictions import Karras
 from jaxgen.diffusion.sampling import Sampling
+from jaxgen.diffusion.sampling_schedules import Rho
 from jaxgen.diffusion.solvers import Heun
 from jaxgen.experiment import Experiment
-from jaxgen.measures.readback import Readback
+from jaxgen.metrics.class_accuracy import Readback
 from jaxgen.objectives.diffusion import Diffusion
 
 

@@ -5,15 +5,15 @@ Promise: fd_digits_cnn 1.568 (floor 0.448) and 4.460 bits/dim of the test digits
 """
 
 from configs.diffusion import digits_edm
-from jaxgen.diffusion.grids import Trailing
-from jaxgen.diffusion.levels import LowDiscrepancy, Uniform
+from jaxgen.diffusion.noise_distributions import LowDiscrepancy, Uniform
 from jaxgen.diffusion.path import LinearBetas
 from jaxgen.diffusion.predictions import Plain
 from jaxgen.diffusion.quantities import Eps
 from jaxgen.diffusion.sampling import Sampling
+from jaxgen.diffusion.sampling_schedules import Trailing
 from jaxgen.diffusion.stochastic import Ddim
 from jaxgen.experiment import Experiment
-from jaxgen.measures.likelihood import Likelihood
+from jaxgen.metrics.likelihood import Likelihood
 from jaxgen.objectives.diffusion import Diffusion
 
 

@@ -6,22 +6,23 @@ precision 0.83, recall 0.92, after 2.8 min on 2 CPU cores (uv run train.py confi
 
 import flax.linen as nn
 
-from jaxgen.average import HalfLife
 from jaxgen.data.augment import Unlabelled
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.digits import Digits
-from jaxgen.diffusion.grids import Rho
-from jaxgen.diffusion.levels import LogNormal, LowDiscrepancy
+from jaxgen.diffusion.noise_distributions import LogNormal, LowDiscrepancy
 from jaxgen.diffusion.path import Edm
 from jaxgen.diffusion.predictions import Karras
 from jaxgen.diffusion.sampling import Sampling
+from jaxgen.diffusion.sampling_schedules import Rho
 from jaxgen.diffusion.solvers import Heun
 from jaxgen.experiment import Experiment
 from jaxgen.features.digits_cnn import DigitsCnn
-from jaxgen.measures.distribution import Distribution
+from jaxgen.metrics.distribution import Distribution
 from jaxgen.models.songunet import SongUNet
 from jaxgen.objectives.diffusion import Diffusion
-from jaxgen.optim import Cosine, Optimizer
+from jaxgen.optim.ema import HalfLife
+from jaxgen.optim.optimizer import Optimizer
+from jaxgen.optim.schedules import Cosine
 
 OPTIMIZER = Optimizer(rate=Cosine(rate=3e-3), clip=1.0)
 LEVELS = LowDiscrepancy(levels=LogNormal(mean=-0.7, std=1.0))  # where 8×8 digits take shape

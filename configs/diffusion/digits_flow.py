@@ -6,12 +6,12 @@ configs/diffusion/digits_flow.py)
 
 from configs.diffusion import digits_edm
 from jaxgen.diffusion.flow import FlowHeun
-from jaxgen.diffusion.grids import Uniform
-from jaxgen.diffusion.levels import LogitNormal, LowDiscrepancy
+from jaxgen.diffusion.noise_distributions import LogitNormal, LowDiscrepancy
 from jaxgen.diffusion.path import Flow
 from jaxgen.diffusion.predictions import Plain
 from jaxgen.diffusion.quantities import Velocity
 from jaxgen.diffusion.sampling import Sampling
+from jaxgen.diffusion.sampling_schedules import Uniform
 from jaxgen.experiment import Experiment
 from jaxgen.objectives.diffusion import Diffusion
 

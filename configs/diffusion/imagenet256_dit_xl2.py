@@ -9,21 +9,22 @@ train_labels.npy, and the same for validation.
 
 import flax.linen as nn
 
-from jaxgen.average import Steady
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.latents import Latents
-from jaxgen.diffusion.grids import Trailing
 from jaxgen.diffusion.guidance import ClassifierFree
-from jaxgen.diffusion.levels import Uniform
+from jaxgen.diffusion.noise_distributions import Uniform
 from jaxgen.diffusion.path import LinearBetas
 from jaxgen.diffusion.predictions import Plain
 from jaxgen.diffusion.quantities import Eps
 from jaxgen.diffusion.sampling import Sampling
+from jaxgen.diffusion.sampling_schedules import Trailing
 from jaxgen.diffusion.stochastic import Ancestral
 from jaxgen.experiment import Experiment
 from jaxgen.models.dit import XL, DiT
 from jaxgen.objectives.diffusion import Diffusion
-from jaxgen.optim import Constant, Optimizer
+from jaxgen.optim.ema import Steady
+from jaxgen.optim.optimizer import Optimizer
+from jaxgen.optim.schedules import Constant
 from jaxgen.parallel.mesh import MeshShape
 from jaxgen.parallel.rules import Fsdp
 

@@ -4,18 +4,19 @@ Promise: unverified (the paper: FID 8.3, or 2.06 at guidance 1.5 with 250 steps 
 """
 
 from configs.diffusion import imagenet256_dit_xl2
-from jaxgen.average import Steady
 from jaxgen.diffusion.flow import FlowHeun
-from jaxgen.diffusion.grids import Uniform
 from jaxgen.diffusion.guidance import ClassifierFree
-from jaxgen.diffusion.levels import Uniform as UniformLevels
+from jaxgen.diffusion.noise_distributions import Uniform as UniformLevels
 from jaxgen.diffusion.path import Flow
 from jaxgen.diffusion.predictions import Plain
 from jaxgen.diffusion.quantities import Velocity
 from jaxgen.diffusion.sampling import Sampling
+from jaxgen.diffusion.sampling_schedules import Uniform
 from jaxgen.experiment import Experiment
 from jaxgen.objectives.diffusion import Diffusion
-from jaxgen.optim import Constant, Optimizer
+from jaxgen.optim.ema import Steady
+from jaxgen.optim.optimizer import Optimizer
+from jaxgen.optim.schedules import Constant
 
 
 def config() -> Experiment:

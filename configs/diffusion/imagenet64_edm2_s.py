@@ -5,20 +5,21 @@ Promise: unverified (the paper: FID 1.58 at 63 evaluations, 2^20 × 2048 images;
 Prepare the data once: uv run --extra prepare tfds build imagenet_resized/64x64 --file_format=array_record
 """
 
-from jaxgen.average import Power
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.tfds import Tfds
-from jaxgen.diffusion.grids import Rho
-from jaxgen.diffusion.levels import LogNormal
+from jaxgen.diffusion.noise_distributions import LogNormal
 from jaxgen.diffusion.path import Edm
 from jaxgen.diffusion.predictions import Karras
 from jaxgen.diffusion.sampling import Sampling
+from jaxgen.diffusion.sampling_schedules import Rho
 from jaxgen.diffusion.solvers import Heun
 from jaxgen.diffusion.weighting import Plain, Uncertainty
 from jaxgen.experiment import Experiment
 from jaxgen.models.edm2 import WEIGHTS, Edm2UNet
 from jaxgen.objectives.diffusion import Diffusion
-from jaxgen.optim import Adam, InverseSqrt, Optimizer
+from jaxgen.optim.ema import Power
+from jaxgen.optim.optimizer import Adam, Optimizer
+from jaxgen.optim.schedules import InverseSqrt
 from jaxgen.parallel.mesh import MeshShape
 from jaxgen.parallel.rules import Fsdp
 

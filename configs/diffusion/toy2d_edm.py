@@ -5,24 +5,25 @@ samples within 3 std of one (0.996 of the data), after 3.2 min on 2 CPU cores be
 configs/diffusion/toy2d_edm.py)
 """
 
-from jaxgen.average import HalfLife
 from jaxgen.data.augment import Unlabelled
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.mixture import Spiral
-from jaxgen.diffusion.grids import Rho
-from jaxgen.diffusion.levels import LogNormal
+from jaxgen.diffusion.noise_distributions import LogNormal
 from jaxgen.diffusion.path import Edm
 from jaxgen.diffusion.predictions import Karras
 from jaxgen.diffusion.sampling import Sampling
+from jaxgen.diffusion.sampling_schedules import Rho
 from jaxgen.diffusion.solvers import Heun
 from jaxgen.experiment import Experiment
 from jaxgen.features.pixels import Pixels
-from jaxgen.measures.distribution import Distribution
-from jaxgen.measures.likelihood import Likelihood
-from jaxgen.measures.modes import Modes
+from jaxgen.metrics.distribution import Distribution
+from jaxgen.metrics.likelihood import Likelihood
+from jaxgen.metrics.modes import Modes
 from jaxgen.models.mlp import MlpDenoiser
 from jaxgen.objectives.diffusion import Diffusion
-from jaxgen.optim import Cosine, Optimizer
+from jaxgen.optim.ema import HalfLife
+from jaxgen.optim.optimizer import Optimizer
+from jaxgen.optim.schedules import Cosine
 
 
 def config() -> Experiment:

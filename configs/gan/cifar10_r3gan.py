@@ -10,14 +10,15 @@ import flax.linen as nn
 from jaxgen.adversarial.ada import Ada
 from jaxgen.adversarial.augmentation import Fixed
 from jaxgen.adversarial.penalties import R1, R2
-from jaxgen.average import RampedHalfLife
 from jaxgen.data.augment import Flip
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.tfds import Tfds
 from jaxgen.experiment import Experiment
 from jaxgen.models.r3gan import R3ganDiscriminator, R3ganGenerator
 from jaxgen.objectives.gan import Gan
-from jaxgen.optim import CosineRamp, Optimizer, RampedAdam
+from jaxgen.optim.ema import RampedHalfLife
+from jaxgen.optim.optimizer import Optimizer, RampedAdam
+from jaxgen.optim.schedules import CosineRamp
 
 BATCH = 512  # real pictures in each of a step's two phases
 STEPS = 250_000_000 // BATCH

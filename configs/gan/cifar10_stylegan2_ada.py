@@ -9,14 +9,15 @@ Prepare the data once: uv run --extra prepare tfds build cifar10 --file_format=a
 from jaxgen.adversarial.ada import Ada
 from jaxgen.adversarial.losses import NonSaturating
 from jaxgen.adversarial.penalties import R1
-from jaxgen.average import HalfLife
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.tfds import Tfds
 from jaxgen.experiment import Experiment
 from jaxgen.models.stylegan2 import StyleGan2Generator
 from jaxgen.models.stylegan2_discriminator import PlainStyleGan2Discriminator
 from jaxgen.objectives.gan import Gan
-from jaxgen.optim import Adam, Constant, Optimizer
+from jaxgen.optim.ema import HalfLife
+from jaxgen.optim.optimizer import Adam, Optimizer
+from jaxgen.optim.schedules import Constant
 
 
 def config() -> Experiment:

@@ -5,7 +5,7 @@ Promise: unverified
 
 from configs.gan.digits_r3gan import digits, r3gan
 from jaxgen.experiment import Experiment
-from jaxgen.measures.readback import Readback
+from jaxgen.metrics.class_accuracy import Readback
 
 
 def config() -> Experiment:

@@ -8,7 +8,8 @@ from jaxgen.adversarial.losses import NonSaturating
 from jaxgen.experiment import Experiment
 from jaxgen.models.dcgan import DcganDiscriminator, DcganGenerator
 from jaxgen.objectives.gan import Gan
-from jaxgen.optim import Adam, Constant, Optimizer
+from jaxgen.optim.optimizer import Adam, Optimizer
+from jaxgen.optim.schedules import Constant
 
 
 def config() -> Experiment:

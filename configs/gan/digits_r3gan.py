@@ -4,16 +4,17 @@ Promise: unverified
 """
 
 from jaxgen.adversarial.penalties import R1, R2
-from jaxgen.average import HalfLife
 from jaxgen.data.augment import Unlabelled
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.digits import Digits
 from jaxgen.experiment import Experiment
 from jaxgen.features.digits_cnn import DigitsCnn
-from jaxgen.measures.distribution import Distribution
+from jaxgen.metrics.distribution import Distribution
 from jaxgen.models.r3gan import R3ganDiscriminator, R3ganGenerator
 from jaxgen.objectives.gan import Gan
-from jaxgen.optim import CosineRamp, Optimizer, RampedAdam
+from jaxgen.optim.ema import HalfLife
+from jaxgen.optim.optimizer import Optimizer, RampedAdam
+from jaxgen.optim.schedules import CosineRamp
 
 
 def config() -> Experiment:

@@ -7,15 +7,16 @@ configs/gan/grid25.py)
 """
 
 from jaxgen.adversarial.penalties import R1, R2
-from jaxgen.average import HalfLife
 from jaxgen.data.augment import Unlabelled
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.mixture import GridOfGaussians, Mixture
 from jaxgen.experiment import Experiment
-from jaxgen.measures.modes import Modes
+from jaxgen.metrics.modes import Modes
 from jaxgen.models.mlp import MlpDiscriminator, MlpGenerator
 from jaxgen.objectives.gan import Gan
-from jaxgen.optim import Adam, CosineRamp, Optimizer
+from jaxgen.optim.ema import HalfLife
+from jaxgen.optim.optimizer import Adam, Optimizer
+from jaxgen.optim.schedules import CosineRamp
 
 
 def config() -> Experiment:

@@ -6,15 +6,16 @@ digits_cnn: published numbers of Stacked MNIST do not compare.
 """
 
 from jaxgen.adversarial.penalties import R1, R2
-from jaxgen.average import HalfLife
 from jaxgen.data.augment import Unlabelled
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.stacked import StackedDigits
 from jaxgen.experiment import Experiment
-from jaxgen.measures.triples import Triples
+from jaxgen.metrics.stacked_modes import Triples
 from jaxgen.models.mlp import MlpDiscriminator, MlpGenerator
 from jaxgen.objectives.gan import Gan
-from jaxgen.optim import CosineRamp, Optimizer, RampedAdam
+from jaxgen.optim.ema import HalfLife
+from jaxgen.optim.optimizer import Optimizer, RampedAdam
+from jaxgen.optim.schedules import CosineRamp
 
 
 def config() -> Experiment:

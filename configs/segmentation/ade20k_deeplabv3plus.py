@@ -11,10 +11,11 @@ from jaxgen.data.augment import CenterCrop, Flip, Photometric, RandomScaleCrop, 
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.folder import SegmentationFolder
 from jaxgen.experiment import Experiment
-from jaxgen.inference import Sliding
 from jaxgen.models.deeplab import DeepLabV3Plus
 from jaxgen.objectives.segmentation import Segmentation
-from jaxgen.optim import Momentum, Optimizer, Poly
+from jaxgen.optim.optimizer import Momentum, Optimizer
+from jaxgen.optim.schedules import Poly
+from jaxgen.supervised.inference import Sliding
 
 
 def pictures(split: str) -> SegmentationFolder:

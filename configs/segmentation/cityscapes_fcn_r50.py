@@ -13,7 +13,8 @@ from jaxgen.data.tfds import Tfds
 from jaxgen.experiment import Experiment
 from jaxgen.models.fcn_resnet import FcnResnet
 from jaxgen.objectives.segmentation import Segmentation
-from jaxgen.optim import Momentum, Optimizer, Poly
+from jaxgen.optim.optimizer import Momentum, Optimizer
+from jaxgen.optim.schedules import Poly
 
 
 def streets(split: str) -> Tfds:

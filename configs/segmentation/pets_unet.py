@@ -6,15 +6,16 @@ Prepare the data once: uv run --extra prepare tfds build oxford_iiit_pet --file_
 Masks are measured at 128x128, as are the published U-Nets of this size.
 """
 
-from jaxgen.average import Warm
 from jaxgen.data.augment import Flip, Photometric, RandomResizedCrop, Resize
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.tfds import Tfds
 from jaxgen.experiment import Experiment
-from jaxgen.losses import CrossEntropy, Dice, Sum
 from jaxgen.models.unet import Unet
 from jaxgen.objectives.segmentation import Segmentation
-from jaxgen.optim import Cosine, Optimizer
+from jaxgen.optim.ema import Warm
+from jaxgen.optim.optimizer import Optimizer
+from jaxgen.optim.schedules import Cosine
+from jaxgen.supervised.losses import CrossEntropy, Dice, Sum
 
 CLASSES = ("background", "pet", "border")
 LOOKUP = (255, 1, 0, 2)  # the files hold 1 = pet, 2 = background, 3 = border

@@ -17,7 +17,8 @@ from jaxgen.experiment import Experiment
 from jaxgen.models.cnn import SmallBackbone
 from jaxgen.models.fcn import SAME, Fcn
 from jaxgen.objectives.segmentation import Segmentation
-from jaxgen.optim import Adam, Cosine, Optimizer
+from jaxgen.optim.optimizer import Adam, Optimizer
+from jaxgen.optim.schedules import Cosine
 
 
 def fcn(stride: Literal[8, 16, 32]) -> Fcn:

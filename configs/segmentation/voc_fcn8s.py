@@ -13,7 +13,8 @@ from jaxgen.experiment import Experiment
 from jaxgen.models.fcn import PAPER, Fcn
 from jaxgen.models.vgg import VggBackbone
 from jaxgen.objectives.segmentation import Segmentation
-from jaxgen.optim import Constant, Momentum, Optimizer
+from jaxgen.optim.optimizer import Momentum, Optimizer
+from jaxgen.optim.schedules import Constant
 
 CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgen.adversarial import warp
 from jaxgen.adversarial.augmentation import Adaptive, Gated, Probability
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
 
 
 class Draws(NamedTuple):

@@ -6,8 +6,9 @@ from typing import Protocol, runtime_checkable
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxgen.optim import Constant, Schedule
-from jaxgen.typing import Tree, UserError
+from jaxgen.errors import UserError
+from jaxgen.optim.schedules import Constant, Schedule
+from jaxgen.typing import Tree
 
 
 @runtime_checkable

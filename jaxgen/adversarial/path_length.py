@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxgen.typing import Tree, UserError
+from jaxgen.errors import UserError
+from jaxgen.typing import Tree
 
 Synthesize = Callable[[Float[Array, "b l s"]], Float[Array, "b h w c"]]
 

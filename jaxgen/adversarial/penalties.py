@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxgen.optim import Constant, Schedule
-from jaxgen.typing import Tree, UserError
+from jaxgen.errors import UserError
+from jaxgen.optim.schedules import Constant, Schedule
+from jaxgen.typing import Tree
 
 Rows = Float[Array, " b"]
 Pictures = Float[Array, "b *s"]  # pictures f32[b h w c], or points f32[b d]

@@ -11,7 +11,8 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from jaxgen.data import geometry
-from jaxgen.typing import IGNORE, Example, UserError
+from jaxgen.errors import UserError
+from jaxgen.typing import IGNORE, Example
 
 
 @runtime_checkable

@@ -16,7 +16,8 @@ from jaxtyping import Int
 
 from jaxgen.data.augment import Transform, Wholesale
 from jaxgen.data.source import Examples, Source, Table
-from jaxgen.typing import IGNORE, Example, UserError
+from jaxgen.errors import UserError
+from jaxgen.typing import IGNORE, Example
 
 RAGGED = frozenset({"boxes", "labels", "caption"})  # of another length in every example: they do not stack
 THREADS = 1  # that make batches ahead of the step: a second one would fight the first for the interpreter's lock

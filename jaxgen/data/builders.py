@@ -19,7 +19,7 @@ from tensorflow_datasets.core.dataset_metadata import DatasetMetadata
 
 from jaxgen.data import render
 from jaxgen.data.tfds import data_directory
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
 
 DIGITS = tuple(str(digit) for digit in range(10))
 SIZES = {"train": 6000, "test": 1000}  # scenes

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 from PIL import Image
 
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by number of channels
 

@@ -6,7 +6,8 @@ import pathlib
 import numpy as np
 
 from jaxgen.data.source import Examples
-from jaxgen.typing import Example, UserError
+from jaxgen.errors import UserError
+from jaxgen.typing import Example
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

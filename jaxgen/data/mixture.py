@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int, Int32
 
 from jaxgen.data.source import Examples
-from jaxgen.typing import Example, UserError
+from jaxgen.errors import UserError
+from jaxgen.typing import Example
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

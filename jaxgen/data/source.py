@@ -6,7 +6,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Int, Integer, UInt8
 
-from jaxgen.typing import IGNORE, Example, UserError
+from jaxgen.errors import UserError
+from jaxgen.typing import IGNORE, Example
 
 SAMPLE = 64  # examples that are read when a source is opened
 LIMIT_BYTES = 2 << 30  # a data set that takes less than this is kept in memory once it is decoded

@@ -8,7 +8,8 @@ from jaxtyping import Int, Int32, UInt8
 
 from jaxgen.data.digits import Digits
 from jaxgen.data.source import Examples
-from jaxgen.typing import Example, UserError
+from jaxgen.errors import UserError
+from jaxgen.typing import Example
 
 DIGITS = 10
 MODES = DIGITS**3

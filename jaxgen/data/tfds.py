@@ -11,7 +11,8 @@ import numpy as np
 
 from jaxgen.data.decode import read_ids, read_image
 from jaxgen.data.source import Examples, checked
-from jaxgen.typing import Example, UserError
+from jaxgen.errors import UserError
+from jaxgen.typing import Example
 
 
 @dataclasses.dataclass(frozen=True)

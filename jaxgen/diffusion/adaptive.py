@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from jaxgen.diffusion.solvers import Remembering, Solver, Trajectory
-from jaxgen.typing import Tree, UserError
+from jaxgen.errors import UserError
+from jaxgen.typing import Tree
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxgen.diffusion.guidance import Guided, check_droppable
-from jaxgen.typing import Tree, UserError
+from jaxgen.errors import UserError
+from jaxgen.typing import Tree
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

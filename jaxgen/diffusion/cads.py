@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from jaxgen.diffusion.guidance import ClassifierFree, Guidance, Guided
-from jaxgen.typing import Tree, UserError
+from jaxgen.errors import UserError
+from jaxgen.typing import Tree
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

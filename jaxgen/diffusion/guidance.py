@@ -18,7 +18,8 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Key
 
-from jaxgen.typing import Tree, UserError
+from jaxgen.errors import UserError
+from jaxgen.typing import Tree
 
 Conditioned = Callable[[Float[Array, "b *s"], Float[Array, ""], Float[Array, "b n"] | None], Float[Array, "b *s"]]
 """(x, sigma, label weights) -> x0; an unconditional net is given None."""

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from jaxgen.diffusion.denoiser import Denoise
-from jaxgen.diffusion.grids import falling
-from jaxgen.typing import UserError
+from jaxgen.diffusion.sampling_schedules import falling
+from jaxgen.errors import UserError
 
 
 def log_likelihood(

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from jaxgen.diffusion.solvers import Call, Linear, finite, toward
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

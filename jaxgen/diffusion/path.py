@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
 
 Level = Float[Array, "*s"]
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from jaxgen.diffusion import path as paths
 from jaxgen.diffusion.path import Path
 from jaxgen.diffusion.quantities import Data, Eps, Level, Quantity, Score, rows
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
 
 
 @runtime_checkable

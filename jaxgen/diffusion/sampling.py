@@ -4,11 +4,11 @@ import dataclasses
 
 from jaxtyping import Array, Float, Key
 
-from jaxgen.diffusion.grids import Grid, Rho
 from jaxgen.diffusion.guidance import Conditioned, Guidance, Unguided, guide
 from jaxgen.diffusion.path import Path
+from jaxgen.diffusion.sampling_schedules import Grid, Rho
 from jaxgen.diffusion.solvers import Heun, Solver, Trajectory, sample, start
-from jaxgen.latent import Towards, fold, normal
+from jaxgen.noise import Towards, fold, normal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -24,8 +24,9 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.diffusion.denoiser import Denoise
-from jaxgen.diffusion.grids import falling
-from jaxgen.typing import Tree, UserError
+from jaxgen.diffusion.sampling_schedules import falling
+from jaxgen.errors import UserError
+from jaxgen.typing import Tree
 
 
 class Trajectory(NamedTuple):

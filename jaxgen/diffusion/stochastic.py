@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from jaxgen.diffusion.solvers import Call, Linear, finite, toward
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

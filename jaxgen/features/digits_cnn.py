@@ -21,9 +21,10 @@ from jaxtyping import Array, Float
 from safetensors.numpy import load_file, save_file
 
 from jaxgen import tree
+from jaxgen.errors import UserError
 from jaxgen.features.net import Features
 from jaxgen.models.cnn import Cnn
-from jaxgen.typing import Tree, UserError
+from jaxgen.typing import Tree
 
 NET = Cnn(classes=10, widths=(48, 64), hidden=(96,))  # the net of configs/classification/digits_cnn.py
 WEIGHTS = pathlib.Path(__file__).with_suffix(".safetensors")

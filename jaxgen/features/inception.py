@@ -7,9 +7,9 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array, Float
 
-from jaxgen import pixels
 from jaxgen.features.net import Features
 from jaxgen.models import inception
+from jaxgen.pictures import pixels
 from jaxgen.typing import Tree
 
 

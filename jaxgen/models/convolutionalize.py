@@ -16,9 +16,10 @@ import re
 from jaxtyping import Array
 
 from jaxgen import tree
+from jaxgen.errors import UserError
 from jaxgen.models.cnn import Cnn
 from jaxgen.models.vgg import Vgg
-from jaxgen.typing import Tree, UserError
+from jaxgen.typing import Tree
 
 
 def convolutionalize[C: (Cnn, Vgg)](net: C, params: Tree, window: tuple[int, int]) -> tuple[C, Tree]:

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, Shaped
 
+from jaxgen.errors import UserError
 from jaxgen.nn.label import check_label
 from jaxgen.nn.norm import batch_norm
 from jaxgen.nn.spectral import spectral
 from jaxgen.nn.upsample import transposed_convolution
-from jaxgen.typing import Precision, UserError
+from jaxgen.typing import Precision
 
 Map = Float[Array, "b _ _ _"]
 

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxgen.errors import UserError
 from jaxgen.nn.attention import attend
 from jaxgen.nn.conditioning import sinusoid
-from jaxgen.typing import Precision, UserError
+from jaxgen.typing import Precision
 
 
 class Size(TypedDict):

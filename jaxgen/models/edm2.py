@@ -17,12 +17,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from jaxgen.errors import UserError
 from jaxgen.models.songunet import class_weights
 from jaxgen.nn import resample
 from jaxgen.nn.attention import attend, split_heads
 from jaxgen.nn.conditioning import Fourier
-from jaxgen.optim import unit
-from jaxgen.typing import Precision, UserError
+from jaxgen.optim.transforms import unit
+from jaxgen.typing import Precision
 
 Map = Float[Array, "b _ _ _"]
 

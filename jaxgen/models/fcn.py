@@ -18,10 +18,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxgen.errors import UserError
 from jaxgen.models.cnn import Head, Padding
 from jaxgen.models.vgg import VggBackbone
 from jaxgen.nn.upsample import Deconvolution
-from jaxgen.typing import Precision, UserError
+from jaxgen.typing import Precision
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,8 @@ from jaxtyping import Array, Float
 from safetensors.numpy import load_file
 
 from jaxgen import tree
-from jaxgen.typing import Tree, UserError
+from jaxgen.errors import UserError
+from jaxgen.typing import Tree
 
 SIDE = 299  # height and width that the net sees
 

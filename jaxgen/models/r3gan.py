@@ -7,10 +7,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from jaxgen.errors import UserError
 from jaxgen.nn.grouped import GroupedConv
 from jaxgen.nn.label import check_label
 from jaxgen.nn.upfirdn import blur_kernel, downsample2d, upsample2d
-from jaxgen.typing import Precision, UserError
+from jaxgen.typing import Precision
 
 Map = Float[Array, "b _ _ _"]
 

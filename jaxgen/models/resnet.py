@@ -10,8 +10,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxgen.errors import UserError
 from jaxgen.nn.norm import ConvNorm
-from jaxgen.typing import Precision, UserError
+from jaxgen.typing import Precision
 
 
 @dataclasses.dataclass(frozen=True)

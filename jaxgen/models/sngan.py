@@ -8,11 +8,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from jaxgen.errors import UserError
 from jaxgen.nn import resample
 from jaxgen.nn.label import check_label
 from jaxgen.nn.norm import batch_norm
 from jaxgen.nn.spectral import spectral
-from jaxgen.typing import Precision, UserError
+from jaxgen.typing import Precision
 
 Map = Float[Array, "b _ _ _"]
 

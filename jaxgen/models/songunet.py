@@ -8,11 +8,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxgen.errors import UserError
 from jaxgen.nn import resample
 from jaxgen.nn.attention import attend, split_heads
 from jaxgen.nn.conditioning import sinusoid
 from jaxgen.nn.group_norm import GroupNorm
-from jaxgen.typing import Precision, UserError
+from jaxgen.typing import Precision
 
 Map = Float[Array, "b _ _ _"]
 

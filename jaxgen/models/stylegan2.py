@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from jaxgen import latent
+from jaxgen.errors import UserError
 from jaxgen.nn.equalized import EqualizedDense, leaky
 from jaxgen.nn.label import check_label
 from jaxgen.nn.modulated import demodulation, modulated_conv
 from jaxgen.nn.upfirdn import blur_kernel, upsample2d
-from jaxgen.typing import Precision, UserError
+from jaxgen.noise import normal
+from jaxgen.typing import Precision
 
 Map = Float[Array, "b h w _"]
 Twice = Float[Array, "b h2 w2 _"]  # as large as Map, or twice as high and wide
@@ -52,7 +53,7 @@ class Mapping(nn.Module):
 
 def noise_map(noise: Key[Array, " b"], layer: int, side: int) -> Float[Array, "b {side} {side} 1"]:
     """Draw each sample's picture of standard normal noise for one layer, from its own key."""
-    return latent.normal(noise, layer, (side, side, 1))
+    return normal(noise, layer, (side, side, 1))
 
 
 class SynthesisLayer(nn.Module):

@@ -8,11 +8,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxgen.errors import UserError
 from jaxgen.models.stylegan2 import Mapping, sides
 from jaxgen.nn.equalized import EqualizedConv, EqualizedDense, leaky
 from jaxgen.nn.label import check_label
 from jaxgen.nn.minibatch_std import minibatch_std
-from jaxgen.typing import Precision, UserError
+from jaxgen.typing import Precision
 
 Map = Float[Array, "b h w _"]
 Half = Float[Array, "b h//2 w//2 _"]

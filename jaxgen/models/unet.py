@@ -7,9 +7,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxgen.errors import UserError
 from jaxgen.nn import resize
 from jaxgen.nn.norm import ConvNorm
-from jaxgen.typing import Precision, UserError
+from jaxgen.typing import Precision
 
 
 @runtime_checkable

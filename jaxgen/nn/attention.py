@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
 
 Heads = Float[Array, "b t n d"]  # t tokens, n heads of d channels
 

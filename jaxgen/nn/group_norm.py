@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxgen.typing import Precision, UserError
+from jaxgen.errors import UserError
+from jaxgen.typing import Precision
 
 
 def group_norm(

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxgen.typing import Precision, UserError
+from jaxgen.errors import UserError
+from jaxgen.typing import Precision
 
 Map = Float[Array, "b h w c"]
 Kernel = Float[Array, "kh kw i o"]

@@ -2,7 +2,7 @@
 
 from jaxtyping import Array, Int
 
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
 
 
 def check_label(label: Int[Array, " b"] | None, classes: int) -> None:

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
 
 
 def minibatch_std(

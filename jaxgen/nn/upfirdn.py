@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
 
 
 def blur_kernel(taps: tuple[float, ...] = (1.0, 3.0, 3.0, 1.0)) -> Float[Array, "{len(taps)} {len(taps)}"]:

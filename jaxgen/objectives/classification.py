@@ -8,15 +8,17 @@ import jax
 import optax
 from jaxtyping import Array, PRNGKeyArray
 
-from jaxgen.losses import classification_loss
-from jaxgen.metrics import Mean, topk_correct
-from jaxgen.objective import Horizon, Metrics, Panels, Scalars
-from jaxgen.objectives import single
-from jaxgen.objectives.mixing import Mixing, NoMixing
-from jaxgen.optim import Optimizer
-from jaxgen.pixels import grey_to_rgb, to_float
+from jaxgen import learner
+from jaxgen.errors import UserError
+from jaxgen.metrics.accumulators import Mean, topk_correct
+from jaxgen.objective import Horizon, Metrics, Scalars
+from jaxgen.optim.optimizer import Optimizer
+from jaxgen.pictures.panels import Panels
+from jaxgen.pictures.pixels import grey_to_rgb, to_float
 from jaxgen.state import State
-from jaxgen.typing import Batch, Spec, Tree, UserError
+from jaxgen.supervised.losses import classification_loss
+from jaxgen.supervised.mixing import Mixing, NoMixing
+from jaxgen.typing import Batch, Spec, Tree
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,11 +50,11 @@ class Classification:
         """Raise UserError unless the batch has labels and the net one output for each class."""
         if "label" not in spec:
             raise UserError(f"classification needs a label with each image; the data has {', '.join(spec)}")
-        single.check(self.net, spec, classes, self.microbatches, self.norm_groups)
+        learner.check(self.net, spec, classes, self.microbatches, self.norm_groups)
 
     def init(self, key: PRNGKeyArray, spec: Spec) -> State:
         """Make the first state."""
-        return single.init(self.net, self.tx, key, (single.blank(spec),), self.averages)
+        return learner.init(self.net, self.tx, key, (learner.blank(spec),), self.averages)
 
     def step(self, state: State, batch: Batch, key: PRNGKeyArray) -> tuple[State, Scalars]:
         """Make one update."""
@@ -60,19 +62,19 @@ class Classification:
         def loss(params: Tree, stats: Tree, batch: Batch, key: PRNGKeyArray) -> tuple[Array, tuple[Tree, Scalars]]:
             k_mix, k_net = jax.random.split(key)
             image, share = self.mixing.mix(k_mix, to_float(batch["image"]))
-            logits, _, stats = single.train_in_groups(self.net, params["net"], stats, k_net, image, self.norm_groups)
+            logits, _, stats = learner.train_in_groups(self.net, params["net"], stats, k_net, image, self.norm_groups)
             label = jax.nn.one_hot(batch["label"], logits.shape[-1])
             target = share * label + (1 - share) * label[::-1]
             value = classification_loss(logits, target, self.class_weights, self.smoothing).mean()
             return value, (stats, {"accuracy": topk_correct(logits, batch["label"], 1).mean()})
 
-        return single.step(
+        return learner.step(
             state, batch, key, loss, {"net": self.tx}, averages=self.averages, microbatches=self.microbatches
         )  # fmt: skip
 
     def evaluate(self, state: State, batch: Batch, key: PRNGKeyArray) -> Metrics:
         """Sum top-1, top-5 and cross-entropy over the valid rows."""
-        logits = single.infer(self.net, state, to_float(batch["image"]))
+        logits = learner.infer(self.net, state, to_float(batch["image"]))
         target = jax.nn.one_hot(batch["label"], logits.shape[-1])
         valid = batch["valid"]
         return {
@@ -84,11 +86,11 @@ class Classification:
     def preview(self, state: State, batch: Batch, key: PRNGKeyArray) -> dict[str, Panels]:
         """Show images with the class they are taken for."""
         image = to_float(batch["image"])
-        guess = single.infer(self.net, state, image).argmax(-1)
+        guess = learner.infer(self.net, state, image).argmax(-1)
         return {
             "classes": Panels(images=grey_to_rgb(image)[None], titles=(), guess=guess[None], truth=batch["label"][None])
         }
 
     def predict(self, state: State, image: Array) -> Array:
         """Return class probabilities f32[b n] of images f32[b h w c] in [-1, 1]."""
-        return jax.nn.softmax(single.infer(self.net, state, image))
+        return jax.nn.softmax(learner.infer(self.net, state, image))

@@ -12,27 +12,30 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
-from jaxgen.diffusion import levels as noise_levels
+from jaxgen import learner
+from jaxgen.diffusion import noise_distributions as noise_levels
 from jaxgen.diffusion import quantities
 from jaxgen.diffusion.denoiser import denoiser
-from jaxgen.diffusion.grids import Grid
 from jaxgen.diffusion.guidance import Conditioned
-from jaxgen.diffusion.levels import Levels
 from jaxgen.diffusion.likelihood import log_likelihood
+from jaxgen.diffusion.noise_distributions import Levels
 from jaxgen.diffusion.path import Path, ratio
 from jaxgen.diffusion.predictions import Prediction
 from jaxgen.diffusion.sampling import Sampling
+from jaxgen.diffusion.sampling_schedules import Grid
 from jaxgen.diffusion.solvers import Trajectory
 from jaxgen.diffusion.weighting import Plain, Weighting
-from jaxgen.latent import Towards, numbered
-from jaxgen.metrics import Mean
+from jaxgen.errors import UserError
+from jaxgen.metrics.accumulators import Mean
 from jaxgen.nn.conditioning import one_hot
-from jaxgen.objective import Curves, Horizon, Metrics, Panels, Picture, Scalars
-from jaxgen.objectives import shown, single
-from jaxgen.optim import Optimizer
-from jaxgen.pixels import grey_to_rgb, scatter, to_float
+from jaxgen.noise import Towards, numbered
+from jaxgen.objective import Horizon, Metrics, Scalars
+from jaxgen.optim.optimizer import Optimizer
+from jaxgen.pictures import previews
+from jaxgen.pictures.panels import Curves, Panels, Picture
+from jaxgen.pictures.pixels import grey_to_rgb, scatter, to_float
 from jaxgen.state import State, create
-from jaxgen.typing import Batch, Spec, Tree, UserError
+from jaxgen.typing import Batch, Spec, Tree
 
 MEASURED = 8  # noise levels at which the test error is measured
 SHOWN, STRIPS = 8, 4  # pictures in a strip from data to noise or back, and strips
@@ -98,8 +101,8 @@ class Diffusion:
 
     def check(self, spec: Spec, classes: tuple[str, ...]) -> None:
         """Raise UserError where data, net, path, prediction, guidance and solver do not fit each other."""
-        single.check_division(spec, self.microbatches)
-        single.check_labels("net", self.classes, spec, classes)
+        learner.check_division(spec, self.microbatches)
+        learner.check_labels("net", self.classes, spec, classes)
         if self.label_dropout and not self.classes:
             raise UserError("--objective.label-dropout needs a net with classes; set it to 0")
         self.prediction.check(self.path)
@@ -110,7 +113,9 @@ class Diffusion:
         """Make the first state; a weighting that learns is a net of its own."""
         k_net, k_weighting = jax.random.split(key)
         label = one_hot(jnp.zeros(1, jnp.int32), self.classes) if self.classes else None
-        state = single.init(self.net, self.txs["net"], k_net, (single.blank(spec), jnp.zeros(1), label), self.averages)
+        state = learner.init(
+            self.net, self.txs["net"], k_net, (learner.blank(spec), jnp.zeros(1), label), self.averages
+        )
         if own := self.weighting.init(k_weighting):
             state.nets["weighting"] = create(own, {}, self.txs["weighting"], len(self.averages))
         return state
@@ -128,14 +133,14 @@ class Diffusion:
 
         def loss(params: Tree, stats: Tree, drawn: Batch, key: PRNGKeyArray) -> tuple[Array, tuple[Tree, Scalars]]:
             def net(z: Array, noise: Array) -> tuple[Array, Tree]:
-                output, _, moved = single.train(self.net, params["net"], stats, key, z, noise, drawn.get("label"))
+                output, _, moved = learner.train(self.net, params["net"], stats, key, z, noise, drawn.get("label"))
                 return output, moved
 
             error, moved = self._error(net, drawn["x0"], drawn["eps"], drawn["t"])
             rows = self._weighted(params.get("weighting", {}), error, drawn["t"], drawn["u"])
             return rows.mean(), (moved, {"error": error.mean()})
 
-        return single.step(
+        return learner.step(
             state, drawn, k_net, loss, self.txs, averages=self.averages, microbatches=self.microbatches
         )  # fmt: skip
 
@@ -202,7 +207,7 @@ class Diffusion:
         grid = self.sampling.grid.sigmas(self.path)
         reverse = [_scaled(steps.x[i], float(grid[i])) for i in self._places()]
         return {
-            "samples": shown.grid(samples, self.side),
+            "samples": previews.grid(samples, self.side),
             "forward": _strip(forward),
             "reverse": _strip(reverse),
             "error": Curves(
@@ -237,7 +242,7 @@ class Diffusion:
         return one_hot(batch["label"], self.classes) if self.classes else None
 
     def _net(self, state: State, label: Float[Array, "b n"] | None) -> Any:
-        return lambda z, noise: single.infer(self.net, state, z, noise, label)
+        return lambda z, noise: learner.infer(self.net, state, z, noise, label)
 
     def _draw(
         self,

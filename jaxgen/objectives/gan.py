@@ -11,20 +11,23 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
-from jaxgen import optim
+from jaxgen import learner
 from jaxgen import state as states
-from jaxgen.adversarial import watch
+from jaxgen.adversarial import diagnostics, game
 from jaxgen.adversarial.augmentation import Augmentation, NoAugmentation
 from jaxgen.adversarial.losses import AdversarialLoss, RelativisticPairing
 from jaxgen.adversarial.path_length import PathLength
-from jaxgen.latent import Towards, numbered
-from jaxgen.metrics import Mean
-from jaxgen.objective import Horizon, Metrics, Panels, Picture, Scalars
-from jaxgen.objectives import players, shown, single
-from jaxgen.optim import Optimizer
-from jaxgen.pixels import grey_to_rgb, scatter, to_float
+from jaxgen.errors import UserError
+from jaxgen.metrics.accumulators import Mean
+from jaxgen.noise import Towards, numbered
+from jaxgen.objective import Horizon, Metrics, Scalars
+from jaxgen.optim import gradients
+from jaxgen.optim.optimizer import Optimizer
+from jaxgen.pictures import previews
+from jaxgen.pictures.panels import Panels, Picture
+from jaxgen.pictures.pixels import grey_to_rgb, scatter, to_float
 from jaxgen.state import Net, State
-from jaxgen.typing import Batch, Spec, Tree, UserError
+from jaxgen.typing import Batch, Spec, Tree
 
 ROWS, COLUMNS = 4, 8  # of previews that go from one sample to another, or from the mean to the sample
 CELLS = 192  # along each side of a picture of the plane
@@ -98,12 +101,12 @@ class Gan:
         """Raise UserError where data, nets, penalties and augmentation do not fit each other, or the batch."""
         if self.discriminator_steps < 1:
             raise UserError(f"--objective.discriminator-steps is {self.discriminator_steps}; it must be at least 1")
-        single.check_division(spec, self.parts * self.microbatches)
+        learner.check_division(spec, self.parts * self.microbatches)
         for name, net in (("generator", self.generator), ("discriminator", self.discriminator)):
-            single.check_labels(name, int(getattr(net, "classes", 0)), spec, classes)
+            learner.check_labels(name, int(getattr(net, "classes", 0)), spec, classes)
         self.check_sampling(weak=False)
         shape = spec["image"].shape[1:]
-        players.check_size(self.generator, shape)
+        game.check_size(self.generator, shape)
         shapes = jax.eval_shape(functools.partial(self.init, spec=spec), jax.random.key(0))
         self.augmentation.check(shape)
         rows = spec["image"].shape[0] // self.parts
@@ -120,12 +123,12 @@ class Gan:
     def init(self, key: PRNGKeyArray, spec: Spec) -> State:
         """Make the first state."""
         k_generator, k_discriminator = jax.random.split(key)
-        z, label, noise = players.blank(self.generator)
+        z, label, noise = game.blank(self.generator)
         maker = self.generator.init(k_generator, z, label, noise, train=False)
-        judge = self.discriminator.init(k_discriminator, single.blank(spec), label, train=False)
+        judge = self.discriminator.init(k_discriminator, learner.blank(spec), label, train=False)
         nets = {
-            "generator": single.created(maker, self.txs["generator"], len(self.averages)),
-            "discriminator": single.created(judge, self.txs["discriminator"], 0),
+            "generator": learner.created(maker, self.txs["generator"], len(self.averages)),
+            "discriminator": learner.created(judge, self.txs["discriminator"], 0),
         }
         extra = {
             "augmentation": self.augmentation.init(),
@@ -138,7 +141,7 @@ class Gan:
         """Make `discriminator_steps` updates of the discriminator, then one of the generator."""
         k_critic, k_maker = jax.random.split(key)
         rows = {name: batch[name] for name in ("image", "label") if name in batch and (name == "image" or self.classes)}
-        dealt = optim.dealt(rows, self.parts)
+        dealt = gradients.dealt(rows, self.parts)
         generator, critic, extra = state.nets["generator"], state.nets["discriminator"], dict(state.extra)
 
         def discriminate(carry: tuple[Net, Tree], xs: Any) -> tuple[tuple[Net, Tree], Scalars]:
@@ -165,7 +168,7 @@ class Gan:
         """Update the discriminator, and what its augmentation and penalties remember."""
         k_made, k_loss = jax.random.split(key)
         real = to_float(rows["image"])
-        fake, _ = players.make(self.generator, generator.params, generator.stats, k_made, len(real), rows.get("label"))
+        fake, _ = game.make(self.generator, generator.params, generator.stats, k_made, len(real), rows.get("label"))
         drawn = {**rows, "image": real, "fake": fake}
         p = self.augmentation.probability(extra["augmentation"], step, self.steps)
 
@@ -174,7 +177,7 @@ class Gan:
 
             def judge(x: Array, stats: Tree, k: PRNGKeyArray) -> tuple[Float[Array, " b"], Tree]:
                 seen = self.augmentation(x, k, p)
-                logits, _, moved = single.train(self.discriminator, params, stats, k_net, seen, drawn.get("label"))
+                logits, _, moved = learner.train(self.discriminator, params, stats, k_net, seen, drawn.get("label"))
                 return logits, moved
 
             before, real, fake = moving["stats"], drawn["image"], drawn["fake"]
@@ -192,7 +195,7 @@ class Gan:
                 def term(penalty: Any = penalty, memory: Tree = memory, k: PRNGKeyArray = k) -> Float[Array, ""]:
                     return penalty.rows(critics, real, fake, memory, k).mean()
 
-                mean = players.lazily(term, step, penalty.period())
+                mean = game.lazily(term, step, penalty.period())
                 value = value + penalty.weight(step, self.steps) * mean
                 scalars[f"penalty_{type(penalty).__name__.lower()}"] = mean
                 kept.append(penalty.remember(memory, on_real, on_fake))
@@ -203,10 +206,10 @@ class Gan:
             return value, (moving, scalars)
 
         moving = {"stats": critic.stats, "penalties": extra["penalties"], "augmentation": extra["augmentation"]}
-        grads, moving, scalars = optim.gradients(loss, critic.params, moving, drawn, k_loss, self.microbatches)
+        grads, moving, scalars = gradients.gradients(loss, critic.params, moving, drawn, k_loss, self.microbatches)
         critic = states.update(critic, self.txs["discriminator"], grads, stats=moving.pop("stats"))
         del scalars["loss"]  # the generator's bears the name
-        scalars |= {"discriminator_gradient_norm": optax.tree.norm(grads), **watch.beside(real, fake)}
+        scalars |= {"discriminator_gradient_norm": optax.tree.norm(grads), **diagnostics.beside(real, fake)}
         if not isinstance(self.augmentation, NoAugmentation):
             scalars["augmentation"] = p
         return critic, {**extra, **moving}, scalars
@@ -221,25 +224,25 @@ class Gan:
         def loss(params: Tree, moving: Tree, drawn: Batch, key: PRNGKeyArray) -> tuple[Array, tuple[Tree, Scalars]]:
             k_made, k_real, k_fake, k_net, k_path = jax.random.split(key, 5)
             label = drawn.get("label")
-            fake, after = players.make(self.generator, params, moving["stats"], k_made, len(drawn["image"]), label)
+            fake, after = game.make(self.generator, params, moving["stats"], k_made, len(drawn["image"]), label)
 
             def judge(x: Array, k: PRNGKeyArray) -> Float[Array, " b"]:
                 seen = self.augmentation(x, k, p)
-                return single.train(self.discriminator, critic.params, critic.stats, k_net, seen, label)[0]
+                return learner.train(self.discriminator, critic.params, critic.stats, k_net, seen, label)[0]
 
             # Where the loss does not look at real pictures, the compiler drops the call.
             value = self.loss.generator(judge(drawn["image"], k_real), judge(fake, k_fake)).mean()
             path = moving["path_length"]
             if self.path_length is not None:
                 variables = {"params": params, **after}
-                penalty, path = players.path_length(
+                penalty, path = game.path_length(
                     self.path_length, self.generator, variables, path, len(fake), label, k_path, step
                 )
                 value = value + penalty
             return value, ({"stats": after, "path_length": path}, {})
 
         moving = {"stats": generator.stats, "path_length": extra["path_length"]}
-        grads, moving, scalars = optim.gradients(loss, generator.params, moving, drawn, key, self.microbatches)
+        grads, moving, scalars = gradients.gradients(loss, generator.params, moving, drawn, key, self.microbatches)
         decays = [average.decay(step) for average in self.averages]
         generator = states.update(generator, self.txs["generator"], grads, stats=moving.pop("stats"), decays=decays)
         return generator, {**extra, **moving}, scalars | {"gradient_norm": optax.tree.norm(grads)}
@@ -264,7 +267,7 @@ class Gan:
 
     def warnings(self, values: Mapping[str, float], share: float) -> dict[str, str]:
         """Say what goes wrong and what to try; see `adversarial.watch`."""
-        return watch.warnings(values, share)
+        return diagnostics.warnings(values, share)
 
     def preview(self, state: State, batch: Batch, key: PRNGKeyArray) -> Mapping[str, Picture]:
         """Show samples of the same noise each time, and what the discriminator makes of them and of test examples."""
@@ -281,9 +284,9 @@ class Gan:
         few, label = keys[first[::COLUMNS]], None if label is None else label[first[::COLUMNS]]
         sweep = [self._sample(state, few, label, j / (COLUMNS - 1), None) for j in range(COLUMNS)]
         return {
-            "samples": shown.grid(samples, self.side),
-            "interpolation": shown.grid(way, COLUMNS),
-            "truncation": shown.grid(jnp.stack(sweep, 1).reshape(-1, *real.shape[1:]), COLUMNS),
+            "samples": previews.grid(samples, self.side),
+            "interpolation": previews.grid(way, COLUMNS),
+            "truncation": previews.grid(jnp.stack(sweep, 1).reshape(-1, *real.shape[1:]), COLUMNS),
             "discriminator": self._verdict(state, batch, key),
         }
 
@@ -297,7 +300,10 @@ class Gan:
     def _verdict(self, state: State, batch: Batch, key: PRNGKeyArray) -> Panels:
         """Frame test pictures, and samples beneath, in the colour of how real the discriminator finds them."""
         real, (fake, on_real, on_fake) = to_float(batch["image"]), self._beside(state, batch, key)
-        rows = shown.framed(real, self._likely(on_real, on_fake)), shown.framed(fake, self._likely(on_fake, on_real))
+        rows = (
+            previews.framed(real, self._likely(on_real, on_fake)),
+            previews.framed(fake, self._likely(on_fake, on_real)),
+        )
         return Panels(images=jnp.stack(rows), titles=("real", "generated"))
 
     def _landscape(self, state: State, real: Float[Array, "b 2"], samples: Float[Array, "n 2"]) -> Panels:
@@ -306,7 +312,7 @@ class Gan:
         # Of a net with classes, what it says of the first.
         first = functools.partial(jnp.zeros, dtype=jnp.int32)
         on_plane, on_real = (
-            self._judge(state, x, first(len(x)) if self.classes else None) for x in (shown.plane(reach, CELLS), real)
+            self._judge(state, x, first(len(x)) if self.classes else None) for x in (previews.plane(reach, CELLS), real)
         )
         likely = self._likely(on_plane, jnp.full_like(on_plane, on_real.mean())).reshape(CELLS, CELLS, 1)
         land = grey_to_rgb(2 * likely - 1)
@@ -335,8 +341,8 @@ class Gan:
     def _sample(
         self, state: State, keys: Key[Array, " b"], label: Array | None, truncation: float, towards: Towards | None
     ) -> Float[Array, "b *s"]:
-        z = players.draw(self.generator, keys, towards)
-        return players.sample(self.generator, state.nets["generator"], z, label, keys, truncation)
+        z = game.draw(self.generator, keys, towards)
+        return game.sample(self.generator, state.nets["generator"], z, label, keys, truncation)
 
     def _judge(self, state: State, x: Float[Array, "b *s"], label: Array | None) -> Float[Array, " b"]:
-        return players.judge(self.discriminator, state.nets["discriminator"], x, label)
+        return game.judge(self.discriminator, state.nets["discriminator"], x, label)

@@ -8,16 +8,18 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxgen.inference import Inference, Whole
-from jaxgen.losses import CrossEntropy, Loss, per_image
-from jaxgen.metrics import Confusion, Mean, predicted
-from jaxgen.objective import Horizon, Metrics, Panels, Scalars
-from jaxgen.objectives import single
-from jaxgen.optim import Optimizer
-from jaxgen.palette import palette
-from jaxgen.pixels import grey_to_rgb, to_float
+from jaxgen import learner
+from jaxgen.errors import UserError
+from jaxgen.metrics.accumulators import Confusion, Mean, predicted
+from jaxgen.objective import Horizon, Metrics, Scalars
+from jaxgen.optim.optimizer import Optimizer
+from jaxgen.pictures.colours import palette
+from jaxgen.pictures.panels import Panels
+from jaxgen.pictures.pixels import grey_to_rgb, to_float
 from jaxgen.state import State
-from jaxgen.typing import IGNORE, Batch, Spec, Tree, UserError
+from jaxgen.supervised.inference import Inference, Whole
+from jaxgen.supervised.losses import CrossEntropy, Loss, per_image
+from jaxgen.typing import IGNORE, Batch, Spec, Tree
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -49,11 +51,11 @@ class Segmentation:
         """Raise UserError unless the batch has masks and the net one output for each class."""
         if "mask" not in spec:
             raise UserError(f"segmentation needs a mask with each image; the data has {', '.join(spec)}")
-        single.check(self.net, spec, classes, self.microbatches, self.norm_groups)
+        learner.check(self.net, spec, classes, self.microbatches, self.norm_groups)
 
     def init(self, key: PRNGKeyArray, spec: Spec) -> State:
         """Make the first state."""
-        return single.init(self.net, self.tx, key, (single.blank(spec),), self.averages)
+        return learner.init(self.net, self.tx, key, (learner.blank(spec),), self.averages)
 
     def step(self, state: State, batch: Batch, key: PRNGKeyArray) -> tuple[State, Scalars]:
         """Make one update."""
@@ -61,14 +63,16 @@ class Segmentation:
         def loss(params: Tree, stats: Tree, batch: Batch, key: PRNGKeyArray) -> tuple[Array, tuple[Tree, Scalars]]:
             mask = batch["mask"].astype(jnp.int32)
             image = to_float(batch["image"])
-            logits, others, stats = single.train_in_groups(self.net, params["net"], stats, key, image, self.norm_groups)
+            logits, others, stats = learner.train_in_groups(
+                self.net, params["net"], stats, key, image, self.norm_groups
+            )
             value = self.loss(logits, mask).mean()
             for other in others:
                 value += self.aux_weight * self.loss(other, mask).mean()
             right = ((predicted(logits) == mask) & (mask != IGNORE)).sum() / jnp.maximum((mask != IGNORE).sum(), 1)
             return value, (stats, {"pixel_accuracy": right})
 
-        return single.step(
+        return learner.step(
             state, batch, key, loss, {"net": self.tx}, averages=self.averages, microbatches=self.microbatches
         )  # fmt: skip
 
@@ -92,7 +96,7 @@ class Segmentation:
 
     def predict(self, state: State, image: Float[Array, "b h w c"]) -> Float[Array, "b h w n"]:
         """Return the net's logits f32[b h w n] for images f32[b h w c] in [-1, 1], as `inference` may ask for them."""
-        return single.infer(self.net, state, image)
+        return learner.infer(self.net, state, image)
 
     def _logits(self, state: State, image: Float[Array, "b h w c"]) -> Float[Array, "b h w n"]:
         return self.inference.apply(lambda x: self.predict(state, x), image)

@@ -10,7 +10,8 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Int
 
-from jaxgen.typing import Tree, UserError
+from jaxgen.errors import UserError
+from jaxgen.typing import Tree
 
 AXES = ("replica", "fsdp", "context", "tensor")  # from those that talk least to those that talk most
 BATCH_AXES = ("replica", "fsdp")  # the axes that a batch is split over

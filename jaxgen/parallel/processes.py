@@ -3,11 +3,17 @@
 import glob
 import importlib.util
 import os
+from collections.abc import Callable
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxgen.typing import UserError
+from jaxgen.errors import UserError
+from jaxgen.parallel.mesh import assembled
 
 BY_HAND = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
@@ -64,3 +70,22 @@ def together(where: str) -> None:
     """Wait until every process is here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(where)
+
+
+def agreed(mesh: Mesh, wish: Callable[[], bool]) -> Callable[[], bool]:
+    """Return `wish` for a mesh of one process; of several, whether any of them wished for it a call ago.
+
+    A process that stopped alone would leave the others waiting in their next step. All of them ask in turn, and each
+    answer is read one call late, when the devices have long computed it: no step waits for it.
+    """
+    if not mesh.is_multi_process:
+        return wish
+    spread = NamedSharding(mesh, PartitionSpec(tuple(mesh.shape)))
+    asked: list[Any] = []
+
+    def ask() -> bool:
+        mine = np.array([wish()])
+        asked.append(jnp.any(assembled((mesh.size,), spread, lambda _: mine)))
+        return len(asked) > 1 and bool(jax.device_get(asked.pop(0)))
+
+    return ask

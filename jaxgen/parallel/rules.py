@@ -13,7 +13,8 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxgen import tree
-from jaxgen.typing import Tree, UserError
+from jaxgen.errors import UserError
+from jaxgen.typing import Tree
 
 
 @runtime_checkable

@@ -1,0 +1,53 @@
+"""Whether the digits that a generator was asked for are those that a classifier reads."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from jaxgen.errors import UserError
+from jaxgen.features.digits_cnn import DigitsCnn
+from jaxgen.metrics.view import Samples, View, as_shown, finite
+
+DIGITS = tuple(str(digit) for digit in range(10))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Readback:
+    """Share of a class-conditional generator's digits that the classifier of `DigitsCnn` reads as asked for.
+
+    `readback_real` is what it reads right of the test split: above that, samples are merely easier than digits are.
+    """
+
+    samples: int = 1000
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise UserError(f"Readback.samples is {self.samples}; it must be at least 1")
+
+    def measure(self, view: View) -> dict[str, Any]:
+        """Return the shares by name.
+
+        Raises UserError unless the classes are the digits and the samples have labels and are finite.
+        """
+        if view.classes != DIGITS:
+            raise UserError(f"Readback reads the digits 0..9, not {', '.join(view.classes[:4])}…; remove it")
+        samples = finite(view.samples(self.samples))
+        if samples.label is None:
+            raise UserError("Readback needs a generator that is asked for a class; remove it, or give the net classes")
+        right = _right(view, samples)
+        per_class = {
+            name: float(right[samples.label == k].mean()) if (samples.label == k).any() else None
+            for k, name in enumerate(view.classes)
+        }
+        test = view.rows("test")
+        return {
+            "readback_accuracy": float(right.mean()),
+            "readback_real": float(_right(view, test).mean()) if test.label is not None else None,
+            "readback_per_class": per_class,
+            "protocol": view.protocol | {"readback": {"samples": len(right), "classifier": DigitsCnn().name}},
+        }
+
+
+def _right(view: View, samples: Samples) -> np.ndarray:
+    return view.map(DigitsCnn().classifier(), as_shown(samples.image)).argmax(-1) == samples.label

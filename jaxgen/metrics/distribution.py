@@ -1,0 +1,88 @@
+"""How near the samples' distribution is to the data's, beside what real data of the same number score."""
+
+import dataclasses
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float32
+
+from jaxgen.errors import UserError
+from jaxgen.features.net import Features
+from jaxgen.metrics import fidelity
+from jaxgen.metrics.view import View, as_shown, finite
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Distribution:
+    """Fréchet distance, KID, precision, recall, density and coverage of the samples against real examples.
+
+    Each number has a twin, `…_floor`: what the split that is no reference scores, with as many rows as there are
+    samples (fewer where the split is smaller). With the default reference a generator that repeats its training data
+    earns the floor and no more. The Fréchet distance is named after its features, `fd_NAME`, and "fid" for Inception's
+    alone.
+    """
+
+    features: Features
+    samples: int
+    """Number of samples; a Fréchet distance falls with it, so compare at equal numbers only."""
+    neighbours: int = 5
+    """k of the balls of precision, recall, density and coverage."""
+    reference: Literal["train", "test"] = "test"
+    """The split to be near to."""
+    kid_subsets: int = 100
+    kid_size: int = 1000
+    """Rows of each of KID's random subsets; sets that are no larger are taken whole."""
+
+    def __post_init__(self) -> None:
+        for name, least in dict(samples=2, neighbours=1, kid_subsets=1, kid_size=2).items():
+            if getattr(self, name) < least:
+                raise UserError(f"Distribution.{name} is {getattr(self, name)}; it must be at least {least}")
+
+    def measure(self, view: View) -> dict[str, Any]:
+        """Return the numbers by name.
+
+        Raises UserError for too few rows and for samples that are not finite.
+        """
+        extract = self.features.extractor()
+        other: Literal["train", "test"] = "train" if self.reference == "test" else "test"
+        real = view.rows(other).image
+        # Data may be sorted by class, so the floor's rows are drawn.
+        chosen = np.random.default_rng(0).permutation(len(real))[: self.samples]
+        images = view.rows(self.reference).image, finite(view.samples(self.samples)).image, real[np.sort(chosen)]
+        for name, rows in zip((self.reference, "generated", other), images, strict=True):
+            if len(rows) <= max(self.neighbours, 1):
+                raise UserError(
+                    f"Distribution: {len(rows)} {name} examples have no neighbour number {self.neighbours} each; "
+                    "take more of them or fewer neighbours"
+                )
+        reference, fake, floor = (view.map(extract, as_shown(rows)) for rows in images)
+        scores, floors = self._scores(reference, fake), self._scores(reference, floor)
+        size = min(len(fake), len(reference))
+        protocol = {
+            "features": self.features.name,
+            "samples": len(fake),
+            "reference": self.reference,
+            "reference_samples": len(reference),
+            "floor_samples": len(floor),
+            "rounded_to_bits": 8 if images[0].ndim == 4 else None,
+            "neighbours": self.neighbours,
+            "kid": f"{self.kid_subsets} subsets of {self.kid_size}" if self.kid_size < size else "whole sets",
+        }
+        found: dict[str, Any] = {}
+        for name, value in scores.items():
+            found |= {name: value, f"{name}_floor": floors[name]}
+        return found | {"protocol": view.protocol | {self.features.metric: protocol}}
+
+    def _scores(
+        self, real: Float32[np.ndarray, "n d"], fake: Float32[np.ndarray, "m d"]
+    ) -> dict[str, float]:  # fmt: skip
+        precision, recall = fidelity.precision_recall(real, fake, self.neighbours)
+        density, coverage = fidelity.density_coverage(real, fake, self.neighbours)
+        return {
+            self.features.metric: fidelity.frechet_distance(real, fake),
+            f"kid_{self.features.name}": fidelity.kid(real, fake, subsets=self.kid_subsets, size=self.kid_size),
+            "precision": precision,
+            "recall": recall,
+            "density": density,
+            "coverage": coverage,
+        }

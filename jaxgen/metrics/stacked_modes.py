@@ -1,0 +1,60 @@
+"""How many of the thousand modes of stacked digits a generator reaches, and how evenly."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int
+
+from jaxgen.data.stacked import MODES, StackedDigits
+from jaxgen.errors import UserError
+from jaxgen.features.digits_cnn import SHAPE, DigitsCnn
+from jaxgen.metrics import fidelity
+from jaxgen.metrics.view import View, as_shown, finite
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Triples:
+    """Mode coverage of `StackedDigits` by PacGAN's protocol (arXiv:1712.04086, section 4.2).
+
+    The classifier of `DigitsCnn` reads each channel: `modes`, of 1,000, that a sample is read as, and `kl` of the
+    modes' shares to the uniform distribution in nats, whose expectation for a perfect generator is `kl_floor`.
+    `modes_real` and `kl_real` are what as many triples of the train split score: a classifier's errors are in both.
+    """
+
+    samples: int = 26_000
+    seed: int = 1
+    """Of the real triples; another than the data's, so that they are no copies of it."""
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise UserError(f"Triples.samples is {self.samples}; it must be at least 1")
+
+    def measure(self, view: View) -> dict[str, Any]:
+        """Return the numbers by name.
+
+        Raises UserError for samples that are not 8 × 8 pictures of three channels, or not finite.
+        """
+        image = finite(view.samples(self.samples)).image
+        if image.shape[1:] != (*SHAPE[:2], 3):
+            shape = "x".join(map(str, image.shape[1:]))
+            raise UserError(f"Triples reads pictures of 8x8x3, not {shape}; remove it, or learn StackedDigits")
+        source = StackedDigits(split="train", size=len(image), seed=self.seed).open()
+        data = np.stack([source[i]["image"] for i in range(len(source))])
+        fake, real = _counts(view, image), _counts(view, data.astype(np.float32) / np.float32(127.5) - np.float32(1))
+        return {
+            "modes": int((fake > 0).sum()),
+            "modes_real": int((real > 0).sum()),
+            "kl": fidelity.kl_to_uniform(fake),
+            "kl_real": fidelity.kl_to_uniform(real),
+            "kl_floor": fidelity.kl_floor(fake),
+            "protocol": view.protocol
+            | {"triples": {"samples": len(image), "of": MODES, "classifier": DigitsCnn().name, "real_seed": self.seed}},
+        }
+
+
+def _counts(view: View, image: Float32[np.ndarray, "n 8 8 3"]) -> Int[np.ndarray, " k"]:
+    """Return how many pictures the classifier reads as each of the modes."""
+    channels = np.moveaxis(as_shown(image), -1, 1).reshape(-1, *SHAPE)
+    read = view.map(DigitsCnn().classifier(), channels).argmax(-1).reshape(-1, 3)
+    return np.bincount(read @ [100, 10, 1], minlength=MODES)

@@ -1,0 +1,80 @@
+"""What a measure sees of a run, its samples and the real examples beside them, and what a measure is."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from jaxtyping import Float32, Int32
+
+from jaxgen.diffusion.sampling_schedules import Grid
+from jaxgen.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Samples:
+    """Pictures or points, and the classes that they are of or were asked for."""
+
+    image: Float32[np.ndarray, " n *s"]
+    """Pictures f32[n h w c] in [-1, 1], or points f32[n d]."""
+    label: Int32[np.ndarray, " n"] | None
+    """Positions in the view's classes; None for samples of a net without classes, and for data without labels."""
+
+
+@runtime_checkable
+class View(Protocol):
+    """One state of a run, to be measured."""
+
+    classes: tuple[str, ...]
+    protocol: dict[str, Any]
+    """How the samples are made (sampler, evaluations of the net, guidance, seed), ready for JSON."""
+
+    def samples(self, n: int) -> Samples:
+        """Return the first n samples of the run's generator, labels balanced over the classes where it has any."""
+        ...
+
+    def rows(self, split: Literal["train", "test"]) -> Samples:
+        """Return the real examples of a split, 50,000 of them where there are more."""
+        ...
+
+    def map(self, f: Callable[[jax.Array], jax.Array], images: np.ndarray) -> np.ndarray:
+        """Return f(images), computed in batches on the device; f is pure and maps each row by itself."""
+        ...
+
+    def log_likelihood(self, images: np.ndarray, label: np.ndarray | None, grid: Grid, probes: int) -> np.ndarray:
+        """Return ln p of each image in nats; see `diffusion.likelihood`. Raises UserError where the model has none."""
+        ...
+
+
+@runtime_checkable
+class Measure(Protocol):
+    """Something to know of a run's samples, as a frozen dataclass of numbers."""
+
+    def measure(self, view: View) -> dict[str, Any]:
+        """Return numbers by name, ready for JSON, and under `protocol` a dict that says how they were found."""
+        ...
+
+
+def finite(samples: Samples) -> Samples:
+    """Return the samples as they are.
+
+    Raises UserError if one holds a NaN or an infinity: no distance to it means anything.
+    """
+    good = np.isfinite(samples.image.reshape(len(samples.image), -1)).all(1)
+    if not good.all():
+        raise UserError(
+            f"{(~good).sum()} of {len(good)} samples hold NaN or infinity: training or sampling diverged; "
+            "lower the learning rate or set --objective.optimizer.clip"
+        )
+    return samples
+
+
+def as_shown(image: Float32[np.ndarray, " n *s"]) -> Float32[np.ndarray, " n *s"]:
+    """Round pictures to the 8 bits per channel that a file would hold; points stay as they are.
+
+    Real and generated pictures both pass, lest the finer steps of one side be taken for a difference.
+    """
+    if image.ndim != 4:
+        return image
+    return np.clip(np.floor(image * np.float32(127.5) + np.float32(128)), 0, 255) / np.float32(127.5) - np.float32(1)

@@ -1,0 +1,57 @@
+"""Gradient transformations that optax does not have."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from jaxgen import tree
+from jaxgen.errors import UserError
+from jaxgen.typing import Tree
+
+
+def unit(kernel: Float[Array, "*in out"]) -> Float[Array, "*in out"]:
+    """Scale what each output sums up with to a mean square of 1 (EDM2, arXiv:2312.02696, algorithm 1)."""
+    square = jnp.square(kernel.astype(jnp.float32)).mean(tuple(range(kernel.ndim - 1)), keepdims=True)
+    # Far below float32's resolution beside anything but zero, where it keeps the root's gradient finite.
+    return (kernel / (1e-4 + jnp.sqrt(square + 1e-30))).astype(kernel.dtype)
+
+
+def _to_unit(pattern: str) -> optax.GradientTransformation:
+    """Replace a step p + u of the kernels found by one that ends at unit(p + u)."""
+
+    def init(params: Tree) -> optax.EmptyState:
+        paths = [path for path, _ in tree.leaves(params)]
+        if not any(re.search(pattern, path) for path in paths):
+            raise UserError(f"optimizer.unit: {pattern!r} finds no parameter; there are {', '.join(paths[:8])} …")
+        return optax.EmptyState()
+
+    def project(updates: Tree, state: optax.EmptyState, params: Tree | None = None) -> tuple[Tree, optax.EmptyState]:
+        def one(path: str, u: Array, p: Array) -> Array:
+            return unit(p + u) - p if re.search(pattern, path) else u
+
+        paths = tree.map_with_path(lambda path, _: path, updates)
+        return jax.tree.map(one, paths, updates, params), state
+
+    return optax.GradientTransformation(init, project)  # pyrefly: ignore[bad-argument-type]
+
+
+def _scale_by_path(multipliers: tuple[tuple[str, float], ...]) -> optax.GradientTransformation:
+    def factor(path: str) -> float:
+        return next((f for pattern, f in multipliers if re.search(pattern, path)), 1.0)
+
+    def init(params: Tree) -> optax.EmptyState:
+        paths = [path for path, _ in tree.leaves(params)]
+        for pattern, _ in multipliers:
+            if not any(re.search(pattern, path) for path in paths):
+                there = ", ".join(paths[:8])
+                raise UserError(f"optimizer.multipliers: {pattern!r} finds no parameter; there are {there} …")
+        return optax.EmptyState()
+
+    def scale(updates: Tree, state: optax.EmptyState, params: Tree | None = None) -> tuple[Tree, optax.EmptyState]:
+        del params
+        return tree.map_with_path(lambda path, u: u * factor(path), updates), state
+
+    return optax.GradientTransformation(init, scale)  # pyrefly: ignore[bad-argument-type]

@@ -1,0 +1,28 @@
+"""What a person looks at, before it is drawn."""
+
+from typing import Any
+
+from flax import struct
+
+
+@struct.dataclass
+class Panels:
+    """Pictures for a person: n rows of m pictures, in [-1, 1]."""
+
+    images: Any  # f32[n m h w c]
+    titles: tuple[str, ...] = struct.field(pytree_node=False, default=())  # one for each of the n rows, or none
+    guess: Any = None  # i32[n m]: class ids to write beneath, -1 for none
+    truth: Any = None  # i32[n m]: what the guess should have been
+
+
+@struct.dataclass
+class Curves:
+    """Lines for a person: y over x, a line for each row of y."""
+
+    x: Any  # f32[n]
+    y: Any  # f32[m n]
+    labels: tuple[str, ...] = struct.field(pytree_node=False)  # one for each line
+    axes: tuple[str, str] = struct.field(pytree_node=False)  # what x and y are
+
+
+Picture = Panels | Curves

@@ -1,0 +1,155 @@
+"""Checkpoints: Orbax does the writing; a checksum taken on the device tells whether what comes back is what went in."""
+
+import gc
+import logging
+import pathlib
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, UInt32
+from orbax.checkpoint import v1 as ocp
+
+from jaxgen.errors import UserError
+from jaxgen.parallel.processes import first, together
+from jaxgen.typing import Tree
+
+# Orbax reports every damaged file through absl with a traceback; ours is the one line that `restore` says.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+
+def checksum(state: Tree) -> UInt32[Array, ""]:
+    """Fold every bit of the state into 32: any single changed word changes it, and no sharding does.
+
+    Sums of odd multiples modulo 2^32 do not depend on the order of summation, so the same state has the same
+    checksum on one device and on a pod. Storage formats check what they compress at best; this checks the arrays.
+    """
+    total = jnp.uint32(0)
+    for i, leaf in enumerate(jax.tree.leaves(state)):
+        words = _words(leaf)
+        # Places in the flattened array, without flattening it: that would gather what lies on many devices.
+        place = jnp.uint32(0)
+        for axis, size in enumerate(words.shape):
+            place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+        place = place * jnp.uint32(2) + jnp.uint32(1)
+        total = total + jnp.sum(words * place, dtype=jnp.uint32) * jnp.uint32(2 * i + 1)
+    return total
+
+
+def _words(leaf: Array) -> Array:
+    """View an array as unsigned integers, one for each element."""
+    if leaf.dtype == jnp.bool_:
+        return leaf.astype(jnp.uint32)
+    bits = leaf.dtype.itemsize * 8
+    return jax.lax.bitcast_convert_type(leaf, jnp.dtype(f"uint{bits}")).astype(jnp.uint32)
+
+
+class Checkpoints:
+    """The checkpoints of one run, the newest `keep` or all; saves are asynchronous; one that was cut off is none."""
+
+    def __init__(self, folder: pathlib.Path, *, keep: int | None = 2, writable: bool = True) -> None:
+        self.folder = folder
+        policies = ocp.training.preservation_policies
+        self._orbax = ocp.training.Checkpointer(
+            str(folder.resolve()),  # Orbax writes to absolute paths only
+            save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),  # pyrefly: ignore
+            preservation_policy=policies.PreserveAll() if keep is None else policies.LatestN(keep),  # pyrefly: ignore
+            cleanup_tmp_directories=writable,
+        )
+        self._checksum = jax.jit(checksum)
+
+    @property
+    def steps(self) -> list[int]:
+        """The steps at which there is a checkpoint, oldest first."""
+        return sorted(found.step for found in self._orbax.checkpoints)
+
+    def save(self, step: int, state: Tree) -> None:
+        """Copy the state to the host and write it while training goes on."""
+        sums = {"checksum": self._checksum(state)}
+        self._orbax.save_checkpointables_async(step, {"state": state, "sums": sums}, force=True)
+
+    def restore(self, step: int, target: Tree) -> Tree:
+        """Read the state of one step into the shapes and shardings of `target`.
+
+        Raises UserError, naming the step, if it is not there, damaged, or of other shapes.
+        """
+        if step not in self.steps:
+            there = ", ".join(map(str, self.steps)) or "none"
+            raise UserError(f"no checkpoint of step {step} in {self.folder}; there are: {there}")
+        found, reason = self._load(step, target)
+        if reason:
+            _drop_quietly()
+            raise UserError(f"checkpoint of step {step} in {self.folder} cannot be read: {reason:.160}")
+        if int(self._checksum(found["state"])) != int(found["sums"]["checksum"]):
+            raise UserError(f"checkpoint of step {step} in {self.folder} is damaged: its checksum differs")
+        return found["state"]
+
+    def _load(self, step: int, target: Tree) -> tuple[dict[str, Any], str]:
+        scalar = jax.ShapeDtypeStruct((), jnp.uint32, sharding=jax.tree.leaves(target)[0].sharding)
+        try:
+            return self._orbax.load_checkpointables(step, {"state": target, "sums": {"checksum": scalar}}), ""
+        except (KeyError, ValueError, OSError, TypeError) as error:
+            cause = str(error.__cause__ or error).strip() or type(error).__name__
+            return {}, cause.splitlines()[0].split(". ")[0].strip(' "')
+
+    def restore_latest(self, target: Tree, say: Callable[[str], None]) -> tuple[int, Tree] | None:
+        """Restore the newest checkpoint that is whole, saying which ones are not; None where there is none at all.
+
+        Raises UserError if there are checkpoints and none is whole.
+        """
+        steps = self.steps[::-1]
+        for step in steps:
+            try:
+                return step, self.restore(step, target)
+            except UserError as error:
+                before = [s for s in steps if s < step]
+                say(f"{error}; " + (f"going back to step {before[0]}" if before else "there is none before it"))
+        if steps:
+            raise UserError(
+                f"no checkpoint in {self.folder} can be read; remove the folder to start from the beginning"
+            )
+        return None
+
+    def set_aside(self, newer_than: int) -> None:
+        """Move damaged checkpoints newer than a step out of the way of the steps that will be saved again."""
+        newer = [s for s in self.steps if s > newer_than]
+        together("before setting aside")
+        for step in newer if first() else []:
+            aside = self.folder.parent / "damaged" / str(step)
+            aside.parent.mkdir(exist_ok=True)
+            shutil.rmtree(aside, ignore_errors=True)
+            (self.folder / str(step)).rename(aside)
+        together("after setting aside")
+        self._orbax.reload()
+
+    def close(self) -> None:
+        """Wait until all is written."""
+        self._orbax.close()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+
+def _drop_quietly() -> None:
+    """Collect what a failed read left behind: Orbax's unfinished coroutines, which would each print a warning.
+
+    Reads under way still report to the event loop that is gone, a moment later: that moment is waited for.
+    """
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda _: None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()
+            time.sleep(0.5)
+            gc.collect()
+    finally:
+        sys.unraisablehook = hook
