@@ -24,7 +24,7 @@ from jaxgen.diffusion.gaussian import GaussianMixture
 from jaxgen.diffusion.guidance import ClassifierFree, guide
 from jaxgen.diffusion.multistep import Dpm2M, Dpm3M, UniPc
 from jaxgen.diffusion.path import Edm, Flow
-from jaxgen.diffusion.sampling_schedules import Rho, Uniform
+from jaxgen.diffusion.sampling_schedules import Rho, UniformTime
 from jaxgen.diffusion.solvers import Euler, Heun, Solver, sample, start
 from jaxgen.diffusion.stochastic import Ddim
 
@@ -65,7 +65,7 @@ def guided(net: Callable[[Any, Any, Any], Any]) -> Denoise:
 def grid(solver: Solver, steps: int) -> np.ndarray:
     """From pure noise to 0 in time, or from 80 to 0.002: in sigma a last step to 0 would be of order 1."""
     if isinstance(solver, FlowMidpoint | FlowHeun):
-        return Uniform(steps=steps).sigmas(Flow())
+        return UniformTime(steps=steps).sigmas(Flow())
     return Rho(steps=steps, to_zero=False).sigmas(Edm())
 
 

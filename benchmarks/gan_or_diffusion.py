@@ -21,7 +21,7 @@ from jaxgen.cli import use_compilation_cache
 from jaxgen.config import files
 from jaxgen.diffusion.noise_distributions import LogNormal, LowDiscrepancy
 from jaxgen.diffusion.path import Edm
-from jaxgen.diffusion.predictions import Karras
+from jaxgen.diffusion.predictions import EdmPreconditioning
 from jaxgen.diffusion.sampling import Sampling
 from jaxgen.diffusion.sampling_schedules import Rho
 from jaxgen.diffusion.solvers import Heun
@@ -31,7 +31,7 @@ from jaxgen.features.pixels import Pixels
 from jaxgen.metrics.distribution import Distribution
 from jaxgen.models.mlp import MlpDenoiser
 from jaxgen.objectives.diffusion import Diffusion
-from jaxgen.optim.ema import HalfLife
+from jaxgen.optim.ema import HalfLifeEma
 from jaxgen.optim.optimizer import Adam, Optimizer
 from jaxgen.optim.schedules import Constant, Cosine
 
@@ -57,21 +57,21 @@ def contestants(name: str) -> dict[str, Experiment]:
     made = files.load(pathlib.Path("configs/gan") / f"{name}.py")
     # Fewer real examples than samples would make recall easy.
     samples = 2500
-    made = dataclasses.replace(made, measures=(*made.measures, Distribution(features=Pixels(), samples=samples)))
+    made = dataclasses.replace(made, metrics=(*made.measures, Distribution(features=Pixels(), samples=samples)))
     gan: Any = made.objective
-    old = Optimizer(rate=Constant(rate=2e-4), method=Adam(b1=0.5, b2=0.999))
+    old = Optimizer(learning_rate=Constant(value=2e-4), method=Adam(b1=0.5, b2=0.999))
     plain = dataclasses.replace(
         gan, loss=NonSaturating(), penalties=(), generator_optimizer=old, discriminator_optimizer=old
     )
     about = DATA[name]
     diffusion = Diffusion(
         net=MlpDenoiser(width=about["width"], depth=4),
-        optimizer=Optimizer(rate=Cosine(rate=2e-3), clip=1.0),
+        optimizer=Optimizer(learning_rate=Cosine(peak=2e-3), clip=1.0),
         path=Edm(),
-        prediction=Karras(sigma_data=about["sigma_data"]),
-        levels=LowDiscrepancy(levels=about["levels"]),
-        sampling=Sampling(solver=Heun(), grid=Rho(steps=18)),
-        averages=(HalfLife(steps=500.0),),
+        prediction=EdmPreconditioning(sigma_data=about["sigma_data"]),
+        noise_distribution=LowDiscrepancy(distribution=about["levels"]),
+        sampling=Sampling(solver=Heun(), schedule=Rho(steps=18)),
+        averages=(HalfLifeEma(steps=500.0),),
     )
     rows = made.batch_size // gan.parts
     return {

@@ -21,7 +21,7 @@ from jaxgen.diffusion.sampling_schedules import Rho
 from jaxgen.diffusion.solvers import Euler, Heun
 from jaxgen.diffusion.stochastic import Ancestral, Ddim, EulerMaruyama
 from jaxgen.errors import UserError
-from jaxgen.evaluation import Gallery
+from jaxgen.evaluation import SampleEvaluator
 from jaxgen.features.digits_cnn import DigitsCnn
 from jaxgen.metrics import fidelity
 from jaxgen.metrics.view import as_shown
@@ -54,9 +54,9 @@ def curve(run: Restored, n: int, steps: Sequence[int]) -> tuple[list[dict[str, A
     rows = []
     with jax.set_mesh(run.mesh):
 
-        def gallery(objective: Any) -> Gallery:
+        def gallery(objective: Any) -> SampleEvaluator:
             changed = dataclasses.replace(experiment, objective=objective)
-            return Gallery(changed, run.mesh, run.state, train_set, test_set)
+            return SampleEvaluator(changed, run.mesh, run.state, train_set, test_set)
 
         first = gallery(objective)
         real = first.map(extract, as_shown(first.rows("test").image))

@@ -59,7 +59,7 @@ def for_seconds(experiment: Experiment, seconds: float, trial: int = 400) -> Exp
     """
     folder = pathlib.Path(tempfile.mkdtemp(prefix="jaxgen-benchmark-"))
     short = dataclasses.replace(
-        experiment, steps=trial, measures=(), log_every=trial // 2, preview_every=trial, checkpoint_every=trial
+        experiment, steps=trial, metrics=(), log_every=trial // 2, preview_every=trial, checkpoint_every=trial
     )
     try:
         with contextlib.redirect_stdout(io.StringIO()):

@@ -86,11 +86,11 @@ def _train(arguments: list[str]) -> None:
     except argparse.ArgumentError as error:
         raise UserError(str(error)) from error
     experiment = overrides.override(files.load(path), rest, prog=f"train.py {path}")
-    processes.join()
+    processes.initialize()
     use_compilation_cache()
     folder = RunFolder(given.run_dir)
     loop.train(experiment, folder)
-    if processes.first():
+    if processes.is_main_process():
         print(f"run folder: {folder.path}")
 
 

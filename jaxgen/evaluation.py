@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from jaxgen.data import batches
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.source import Examples
-from jaxgen.diffusion.sampling_schedules import Grid
+from jaxgen.diffusion.sampling_schedules import SamplingSchedule
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.features.inception import Inception
@@ -23,8 +23,8 @@ from jaxgen.metrics.distribution import Distribution
 from jaxgen.metrics.view import Samples
 from jaxgen.noise import numbered
 from jaxgen.objective import Generative, Metrics, Objective
-from jaxgen.parallel.activations import pinned
-from jaxgen.parallel.mesh import batch_parts, batch_sharding, put_batch, replicated, rows_here
+from jaxgen.parallel.activations import constrained
+from jaxgen.parallel.mesh import batch_parts, batch_sharding, process_rows, put_batch, replicated
 from jaxgen.pictures.pixels import to_float
 from jaxgen.runs.restore import Restored
 from jaxgen.sampling import balanced, drawer
@@ -41,7 +41,7 @@ def evaluator(objective: Objective, mesh: Mesh, seed: int, stop: Callable[[], bo
     """
     # Every evaluation draws the same random numbers: its result is a function of the state and the data.
     step = jax.jit(
-        pinned(mesh, lambda state, batch: objective.evaluate(state, batch, jax.random.key(seed))),
+        constrained(mesh, lambda state, batch: objective.evaluate(state, batch, jax.random.key(seed))),
         out_shardings=replicated(mesh),
     )
 
@@ -72,7 +72,7 @@ def evaluation_batches(
         examples,
         pipeline.transforms,
         batch_size=size,
-        rows=rows_here(mesh, size),
+        rows=process_rows(mesh, size),
         workers=pipeline.workers,
     )
 
@@ -101,7 +101,7 @@ def _some(examples: Examples) -> Examples:
     return _Some(examples, np.sort(chosen))
 
 
-class Gallery:
+class SampleEvaluator:
     """Samples of one state beside the real examples: what an experiment's measures look at."""
 
     def __init__(
@@ -151,10 +151,12 @@ class Gallery:
 
     def map(self, f: Callable[[jax.Array], jax.Array], images: np.ndarray) -> np.ndarray:
         """Return f of the images, computed in batches of one shape."""
-        run = jax.jit(pinned(self._mesh, f), out_shardings=replicated(self._mesh))
+        run = jax.jit(constrained(self._mesh, f), out_shardings=replicated(self._mesh))
         return self._batched(run, images, size=min(len(images), 256))
 
-    def log_likelihood(self, images: np.ndarray, label: np.ndarray | None, grid: Grid, probes: int) -> np.ndarray:
+    def log_likelihood(
+        self, images: np.ndarray, label: np.ndarray | None, grid: SamplingSchedule, probes: int
+    ) -> np.ndarray:
         """Return ln p of each image in nats, by the probability-flow ODE down the grid.
 
         Raises UserError where the objective has no such thing.
@@ -167,7 +169,9 @@ class Gallery:
         def one(state: State, images: jax.Array, keys: jax.Array, label: jax.Array | None) -> jax.Array:
             return objective.log_likelihood(state, images, keys, label, grid, probes)
 
-        run = functools.partial(jax.jit(pinned(self._mesh, one), out_shardings=replicated(self._mesh)), self._state)
+        run = functools.partial(
+            jax.jit(constrained(self._mesh, one), out_shardings=replicated(self._mesh)), self._state
+        )
         return self._batched(run, images, keys, label, size=self._experiment.test_batch_size)
 
     def _batched(self, run: Callable[..., jax.Array], *arrays: Any, size: int) -> np.ndarray:
@@ -216,7 +220,7 @@ def with_samples(experiment: Experiment, samples: int | None, inception: pathlib
             dataclasses.replace(measure, samples=samples) if hasattr(measure, "samples") else measure
             for measure in measures
         )
-    return dataclasses.replace(experiment, measures=measures)
+    return dataclasses.replace(experiment, metrics=measures)
 
 
 def evaluate(run: Restored, weak: State | None = None) -> dict[str, Any]:
@@ -231,7 +235,7 @@ def evaluate(run: Restored, weak: State | None = None) -> dict[str, Any]:
         results = accumulators.results(sums, test_set.classes)
         if experiment.measures:
             train_set = experiment.train.source.open()
-            results |= Gallery(experiment, run.mesh, run.state, train_set, test_set, weak=weak).measure()
+            results |= SampleEvaluator(experiment, run.mesh, run.state, train_set, test_set, weak=weak).measure()
     return results
 
 

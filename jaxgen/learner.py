@@ -1,25 +1,109 @@
-"""What the objectives with one net share: making it, calling it in training and as a fixed function, updating it."""
+"""A learner is one net and how it learns: its module, its optimizer, its EMA and the weights that it starts from.
 
+A learner without an optimizer is frozen: it has no gradient and no optimizer state, and its batch statistics stand
+still. An objective has learners by name, and a State has a Net for each.
+"""
+
+import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh, NamedSharding
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxgen import state as states
-from jaxgen.errors import UserError
-from jaxgen.objective import Scalars
-from jaxgen.optim import gradients
-from jaxgen.optim.gradients import Loss
+from jaxgen.optim.gradients import gradients
+from jaxgen.optim.optimizer import Optimizer
 from jaxgen.parallel.activations import over_groups
-from jaxgen.parallel.mesh import check_batch
-from jaxgen.state import Net, State
+from jaxgen.state import Net, State, create, update
 from jaxgen.typing import Batch, Spec, Tree
+
+Scalars = dict[str, Float[Array, ""]]  # what one step reports, over the global batch
+# (params, stats, batch, key) -> loss, (new stats, scalars); params and stats by the learners' names
+JointLoss = Callable[
+    [dict[str, Tree], dict[str, Tree], Batch, PRNGKeyArray], tuple[Array, tuple[dict[str, Tree], Scalars]]
+]
+
+
+@runtime_checkable
+class Weights(Protocol):
+    """Weights from elsewhere, which replace a net's random ones once, before the first step."""
+
+    def read(self, variables: Tree) -> Tree:
+        """Return arrays on the host for variables of these shapes, {"params": …, "batch_stats": …}.
+
+        Raises UserError where the weights are not there or do not fit.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Learner:
+    """One net and how it learns."""
+
+    module: nn.Module
+    optimizer: Optimizer | None = None
+    """How its parameters learn; None: the net is frozen."""
+    ema: tuple[Any, ...] = ()
+    """Moving averages of the parameters to keep, of `Ema`; evaluation and samples use the first, () keeps none."""
+    weights: Any = None
+    """The weights that it starts from, of `Weights`; None: random ones."""
+
+    def init(self, key: PRNGKeyArray, *inputs: Any, total_steps: int) -> Net:
+        """Make the Net for inputs of these shapes; collections that are not trained become `stats`."""
+        variables = self.module.init(key, *inputs, train=False)
+        stats = {name: value for name, value in variables.items() if name not in ("params", "aux")}
+        params = variables.get("params", {})
+        if self.optimizer is None:
+            return Net(params=params, stats=stats, opt={}, ema=())
+        return create(params, stats, self.optimizer.transform(total_steps), len(self.ema))
+
+    def train(self, params: Tree, stats: Tree, key: PRNGKeyArray, *inputs: Any) -> tuple[Any, list[Any], Tree]:
+        """Return (output, auxiliary outputs, new stats) of the net in training; of a frozen one, as a fixed function.
+
+        A net adds an auxiliary output by `self.sow("aux", name, value)`.
+        """
+        if self.optimizer is None:
+            return self.module.apply({"params": params, **stats}, *inputs, train=False), [], stats
+        output, moved = self.module.apply(
+            {"params": params, **stats},
+            *inputs,
+            train=True,
+            rngs={"dropout": key, "mixing": jax.random.fold_in(key, 1)},
+            mutable=[*stats, "aux"],
+        )
+        new_stats = {name: moved[name] for name in stats}
+        return output, jax.tree.leaves(moved.get("aux", {})), new_stats
+
+    def train_in_groups(
+        self, params: Tree, stats: Tree, key: PRNGKeyArray, image: Float[Array, "b *s"], groups: int
+    ) -> tuple[Any, list[Any], Tree]:
+        """Do what `train` does, with separate batch statistics for each of so many equal parts of the batch.
+
+        Ghost batch normalisation (arXiv:1705.08741); with as many groups as the batch has devices, statistics are per
+        device, and nothing is sent for them. The running statistics are the groups' mean.
+        """
+        if groups == 1:
+            return self.train(params, stats, key, image)
+        parts = image.reshape(groups, -1, *image.shape[1:])
+        call = functools.partial(self.train, params, stats)
+        output, aux, moved = over_groups(call, groups, jax.random.split(key, groups), parts)
+        joined = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (output, aux))
+        return *joined, jax.tree.map(lambda x: x.mean(0), moved)
+
+    def infer(self, net: Net, *inputs: Any) -> Any:
+        """Return the net's output as a fixed function, with its first EMA where it keeps one."""
+        return self.module.apply({"params": net.best_params, **net.stats}, *inputs, train=False)
+
+    def update(self, net: Net, grads: Tree, stats: Tree, step: Int[Array, ""], *, total_steps: int) -> Net:
+        """Take one optimizer step and move the EMA; a frozen net stays as it is."""
+        if self.optimizer is None:
+            return net
+        decays = [ema.decay_at(step) for ema in self.ema]
+        return update(net, self.optimizer.transform(total_steps), grads, stats=stats, decays=decays)
 
 
 def blank(spec: Spec) -> Float[Array, "1 *s"]:
@@ -27,120 +111,38 @@ def blank(spec: Spec) -> Float[Array, "1 *s"]:
     return jnp.zeros((1, *spec["image"].shape[1:]))
 
 
-def init(
-    net: nn.Module, tx: optax.GradientTransformation, key: PRNGKeyArray, inputs: Sequence[Any], averages: Sequence[Any]
-) -> State:
-    """Make the first state of a net for inputs of these shapes."""
-    weights = created(net.init(key, *inputs, train=False), tx, len(averages))
-    return State(step=jnp.int32(0), nets={"net": weights}, extra={})
+def first_state(nets: Mapping[str, Net], extra: Tree = None) -> State:
+    """Return the State before the first step."""
+    return State(step=jnp.int32(0), nets=dict(nets), extra={} if extra is None else extra)
 
 
-def created(variables: Mapping[str, Tree], tx: optax.GradientTransformation, averages: int) -> Net:
-    """Make the Net of a module's first variables; the collections that are not trained become `stats`."""
-    stats = {name: value for name, value in variables.items() if name not in ("params", "aux")}
-    return states.create(variables["params"], stats, tx, averages)
-
-
-def check_division(spec: Spec, turns: int) -> None:
-    """Raise UserError unless the batch divides over devices, and over the turns in which they work it off."""
-    images = spec["image"]
-    if isinstance(images.sharding, NamedSharding) and isinstance(images.sharding.mesh, Mesh):
-        check_batch(images.sharding.mesh, images.shape[0], turns)
-
-
-def check_labels(name: str, own: int, spec: Spec, classes: tuple[str, ...]) -> None:
-    """Raise UserError unless a net with `own` classes, the objective's field `name`, and the data agree on labels."""
-    field = f"--objective.{name}.classes"
-    if own and "label" not in spec:
-        raise UserError(f"the {name} has {own} classes, but the data has no labels; set {field} 0")
-    if "label" in spec and not own:
-        raise UserError(
-            f"the data has labels, but the {name} is unconditional: add Unlabelled() to the transforms of both "
-            f"pipelines, or set {field} {len(classes)}"
-        )
-    if own not in (0, len(classes)):
-        raise UserError(f"the {name} has {own} classes, but the data has {len(classes)}: {', '.join(classes[:4])}…")
-
-
-def check(net: nn.Module, spec: Spec, classes: tuple[str, ...], microbatches: int, norm_groups: int) -> None:
-    """Raise UserError unless the net has one output for each class, or a single one for two, and the batch divides."""
-    check_division(spec, microbatches)
-    rows = spec["image"].shape[0] // microbatches
-    if norm_groups < 1 or rows % norm_groups:
-        raise UserError(
-            f"the {rows} rows of a batch do not divide into {norm_groups} groups; "
-            f"set --objective.norm-groups to a divisor of {rows}"
-        )
-    image = jax.eval_shape(lambda: blank(spec))
-    logits, _ = jax.eval_shape(lambda x: net.init_with_output(jax.random.key(0), x, train=False), image)
-    if logits.shape[-1] != len(classes) and (logits.shape[-1], len(classes)) != (1, 2):
-        raise UserError(
-            f"the net has {logits.shape[-1]} outputs, but the data has {len(classes)} classes "
-            f"({', '.join(classes[:4])}{', …' if len(classes) > 4 else ''}); set --objective.net.classes {len(classes)}"
-        )
-
-
-def step(
+def joint_step(
+    learners: Mapping[str, Learner],
     state: State,
     batch: Batch,
     key: PRNGKeyArray,
-    loss: Loss,
-    txs: Mapping[str, optax.GradientTransformation],
+    loss: JointLoss,
     *,
-    averages: Sequence[Any],
-    microbatches: int,
+    total_steps: int,
+    microbatches: int = 1,
 ) -> tuple[State, Scalars]:
-    """Make one update and report the loss's scalars and the gradient's norm.
+    """Make one update of all learners by one loss, and report its scalars and the gradient's norm.
 
-    The loss is a function of the params of every net of the state, by name, each of which has its optimizer in `txs`;
-    the net named "net" alone has stats.
+    The loss is a function of the params and stats of every net by name; only the params of learners that have an
+    optimizer are differentiated.
     """
-    params = {name: net.params for name, net in state.nets.items()}
-    stats = state.nets["net"].stats
-    grads, stats, scalars = gradients.gradients(loss, params, stats, batch, key, microbatches)
-    decays = [average.decay(state.step) for average in averages]
-    nets = {
-        name: states.update(net, txs[name], grads[name], stats=stats if name == "net" else {}, decays=decays)
-        for name, net in state.nets.items()
+    nets = state.nets
+    frozen = {name: nets[name].params for name, learner in learners.items() if learner.optimizer is None}
+    params = {name: nets[name].params for name in learners if name not in frozen}
+    stats = {name: nets[name].stats for name in learners}
+
+    def of_learning(params: Tree, stats: Tree, batch: Batch, key: PRNGKeyArray) -> tuple[Array, tuple[Tree, Scalars]]:
+        return loss({**params, **frozen}, stats, batch, key)
+
+    grads, stats, scalars = gradients(of_learning, params, stats, batch, key, microbatches)
+    moved = {
+        name: learner.update(nets[name], grads.get(name), stats[name], state.step, total_steps=total_steps)
+        for name, learner in learners.items()
     }
     scalars |= {"gradient_norm": optax.tree.norm(grads)}
-    return State(step=state.step + 1, nets=nets, extra=state.extra), scalars
-
-
-def train(net: nn.Module, params: Tree, stats: Tree, key: PRNGKeyArray, *inputs: Any) -> tuple[Any, list[Any], Tree]:
-    """Return (output, auxiliary outputs, new stats) of a net in training.
-
-    A net adds an auxiliary output by `self.sow("aux", name, value)`.
-    """
-    output, moved = net.apply(
-        {"params": params, **stats},
-        *inputs,
-        train=True,
-        rngs={"dropout": key, "mixing": jax.random.fold_in(key, 1)},
-        mutable=[*stats, "aux"],
-    )
-    new_stats = {name: moved[name] for name in stats}
-    return output, jax.tree.leaves(moved.get("aux", {})), new_stats
-
-
-def train_in_groups(
-    net: nn.Module, params: Tree, stats: Tree, key: PRNGKeyArray, image: Float[Array, "b *s"], groups: int
-) -> tuple[Any, list[Any], Tree]:
-    """Do what `train` does, with batch statistics of its own for each of so many equal parts of the batch.
-
-    Ghost batch normalisation (arXiv:1705.08741); with as many groups as the batch has devices, statistics per device,
-    which nothing is sent for. The running statistics are the groups' mean.
-    """
-    if groups == 1:
-        return train(net, params, stats, key, image)
-    parts = image.reshape(groups, -1, *image.shape[1:])
-    call = functools.partial(train, net, params, stats)
-    output, aux, moved = over_groups(call, groups, jax.random.split(key, groups), parts)
-    joined = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), (output, aux))
-    return *joined, jax.tree.map(lambda x: x.mean(0), moved)
-
-
-def infer(net: nn.Module, state: State, *inputs: Any) -> Any:
-    """Return the output of a net as a fixed function, with its averaged weights where it keeps an average."""
-    weights = state.nets["net"]
-    return net.apply({"params": weights.best_params, **weights.stats}, *inputs, train=False)
+    return State(step=state.step + 1, nets=moved, extra=state.extra), scalars

@@ -9,21 +9,21 @@ import numpy as np
 
 from jaxgen.data import batches
 from jaxgen.errors import UserError
-from jaxgen.evaluation import Gallery, evaluation_batches, evaluator
+from jaxgen.evaluation import SampleEvaluator, evaluation_batches, evaluator
 from jaxgen.experiment import Experiment
 from jaxgen.metrics import accumulators
 from jaxgen.objective import Generative, Watched
-from jaxgen.optim.ema import Power
+from jaxgen.optim.ema import PowerEma
 from jaxgen.parallel import rules
-from jaxgen.parallel.activations import pinned
-from jaxgen.parallel.mesh import check_batch, put_batch, replicated, rows_here
-from jaxgen.parallel.processes import agreed, first
+from jaxgen.parallel.activations import constrained
+from jaxgen.parallel.mesh import check_batch, process_rows, put_batch, replicated
+from jaxgen.parallel.processes import any_process, is_main_process
 from jaxgen.pictures import sheet
 from jaxgen.program import program
 from jaxgen.runs.checkpoints import Checkpoints
 from jaxgen.runs.folder import Data, RunFolder, write_results
 from jaxgen.runs.logs import JsonLines, Log, Silent, TensorBoard, Terminal
-from jaxgen.runs.meter import Window
+from jaxgen.runs.meter import Meter
 from jaxgen.runs.restore import averages
 from jaxgen.runs.signals import Interrupt
 
@@ -51,16 +51,16 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
             f"{type(experiment.objective).__name__} makes no samples to measure; remove the config's `measures`"
         )
     if experiment.snapshot_every and not any(
-        isinstance(a, Power) for a in getattr(experiment.objective, "averages", ())
+        isinstance(a, PowerEma) for a in getattr(experiment.objective, "averages", ())
     ):
         raise UserError("--snapshot-every keeps averages for later; the objective's averages hold no Power(width=…)")
     moved = folder.claim(experiment, data)
-    if first():
+    if is_main_process():
         folder.sharding.write_text("\n".join(rules.table(run.shapes)) + "\n")
 
     with contextlib.ExitStack() as stack:
         interrupt = stack.enter_context(Interrupt())
-        stopping = agreed(mesh, interrupt)
+        stopping = any_process(mesh, interrupt)
         stack.enter_context(jax.set_mesh(mesh))
         checkpoints = stack.enter_context(Checkpoints(folder.checkpoints, keep=experiment.keep))
         snapshots = stack.enter_context(Checkpoints(folder.snapshots, keep=None)) if experiment.snapshot_every else None
@@ -72,7 +72,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
 
         terminal: Terminal | Silent = Silent()
         logs: list[Log] = []
-        if first():
+        if is_main_process():
             terminal = Terminal(experiment.steps, done=start)
             files = JsonLines(folder.metrics, resume_from=start), TensorBoard(folder.path, resume_from=start)
             logs = [terminal, *files]
@@ -91,7 +91,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
         measure = evaluator(experiment.objective, mesh, experiment.seed, stopping)
         key = jax.random.key(experiment.seed)
         preview = jax.jit(
-            pinned(mesh, lambda state, batch: experiment.objective.preview(state, batch, key)),
+            constrained(mesh, lambda state, batch: experiment.objective.preview(state, batch, key)),
             out_shardings=replicated(mesh),
         )
         pictured = len(data.element["image"][0]) == 3
@@ -103,10 +103,10 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
             batch_size=experiment.batch_size,
             start=start,
             stop=experiment.steps,
-            rows=rows_here(mesh, experiment.batch_size),
+            rows=process_rows(mesh, experiment.batch_size),
             workers=experiment.train.workers,
         )
-        window = Window(experiment.batch_size)
+        window = Meter(experiment.batch_size)
         batch = put_batch(mesh, next(feed)) if start < experiment.steps else {}
         pending: Any = None
 
@@ -148,7 +148,7 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
             if last or step % experiment.preview_every == 0:
                 with window.paused():
                     seen = jax.device_get(preview(state, shown))
-                    for name, shown_as in seen.items() if first() else ():
+                    for name, shown_as in seen.items() if is_main_process() else ():
                         picture = sheet.draw(shown_as, test_set.classes)
                         sheet.save_png(folder.previews / f"step_{step:08}_{name}.png", picture)
                         for log in logs:
@@ -177,11 +177,11 @@ def train(experiment: Experiment, folder: RunFolder) -> dict[str, Any]:
                     interrupt.leave(experiment.steps)
 
             stack.enter_context(jax.transfer_guard("allow"))
-            results |= Gallery(experiment, mesh, state, train_set, test_set, stop=leave).measure()
+            results |= SampleEvaluator(experiment, mesh, state, train_set, test_set, stop=leave).measure()
         for log in logs:
             log.write(experiment.steps, "test", results)
         for line in accumulators.table(results):
             terminal.say(line)
-        if first():
+        if is_main_process():
             write_results(folder, experiment.steps, results)
         return results

@@ -1,19 +1,8 @@
-"""What generators start from: standard normal numbers, and the way from some to others."""
-
-from typing import Any
+"""Random numbers by position: keys of numbered rows, normal draws from them, and interpolation between draws."""
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
-
-
-@struct.dataclass
-class Towards:
-    """Where each of b samples is to lie between two: how far it is on the way to the sample of another key."""
-
-    keys: Any  # Key[b]
-    share: Any  # f32[b] in 0..1
 
 
 def numbered(key: PRNGKeyArray, numbers: Int[Array, " b"]) -> Key[Array, " b"]:
@@ -22,22 +11,13 @@ def numbered(key: PRNGKeyArray, numbers: Int[Array, " b"]) -> Key[Array, " b"]:
 
 
 def fold(keys: Key[Array, " b"], number: int) -> Key[Array, " b"]:
-    """Return for each key the one of this number that it stands for."""
+    """Return the key of this number that is derived from each key."""
     return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
 
 
-def normal(
-    keys: Key[Array, " b"], number: int, shape: tuple[int, ...], towards: Towards | None = None
-) -> Float[Array, "b *s"]:
-    """Draw from the standard normal distribution, each row from its own key's key of this number.
-
-    With `towards`, return what lies that far on the arc to what the other keys draw.
-    """
-
-    def drawn(keys: Key[Array, " b"]) -> Float[Array, "b *s"]:
-        return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(fold(keys, number))
-
-    return drawn(keys) if towards is None else slerp(drawn(keys), drawn(towards.keys), towards.share)
+def normal(keys: Key[Array, " b"], number: int, shape: tuple[int, ...]) -> Float[Array, "b *s"]:
+    """Draw from the standard normal distribution, each row from its own key's key of this number."""
+    return jax.vmap(lambda key: jax.random.normal(key, shape, jnp.float32))(fold(keys, number))
 
 
 def slerp(a: Float[Array, "b *s"], b: Float[Array, "b *s"], share: Float[Array, " b"]) -> Float[Array, "b *s"]:

@@ -1,28 +1,45 @@
-"""What an objective is: the one thing in which a classifier, an FCN, a GAN and a diffusion model differ."""
+"""What an objective is: the one thing in which a classifier, an FCN, a GAN and a diffusion model differ.
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Protocol, runtime_checkable
+`Objective` is all that training asks for. What else some objectives can do is a small Protocol of its own: `Predictive`
+maps images, `Generative` makes samples, `Density` knows likelihoods, `Diagnosing` warns. Nobody asks an objective for
+anything that is not named here.
+"""
 
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Protocol, Self, runtime_checkable
+
+import numpy as np
 import tyro
-from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
+from flax import struct
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
-from jaxgen.noise import Towards
+from jaxgen.learner import Learner, Scalars
 from jaxgen.pictures.panels import Picture
 from jaxgen.state import State
-from jaxgen.typing import Batch, Spec
+from jaxgen.typing import Batch, Condition, Spec
 
-Horizon = Annotated[int, tyro.conf.Suppress]  # an objective's `steps`: the experiment sets it, not the command line
-Scalars = dict[str, Float[Array, ""]]  # what one step has to say, over the global batch
-Metrics = dict[str, Any]  # sums from jaxgen.metrics: merge by addition, divide once at the end
+TotalSteps = Annotated[int, tyro.conf.Suppress]  # set by the experiment, not on the command line
+Metrics = dict[str, Any]  # sums of jaxgen.metrics.accumulators: merge by addition, divide once at the end
 
 
 @runtime_checkable
 class Objective(Protocol):
-    """Pure methods over a frozen dataclass with a field `steps: Horizon`, the training's length for its schedules.
+    """A frozen dataclass with pure methods."""
 
-    The field is not declared here: a Protocol with data members cannot tell its implementations from other classes,
-    by which the command line finds an objective's own fields.
-    """
+    total_steps: TotalSteps
+    """The training's length, over which schedules run; the experiment sets it."""
+    microbatches: int
+    """Equal parts of the batch whose gradients are accumulated one after the other."""
+
+    @property
+    def learners(self) -> Mapping[str, Learner]:
+        """The nets by name: those that learn, and those that are frozen."""
+        ...
+
+    @property
+    def batch_parts(self) -> int:
+        """Equal parts into which a step splits the batch before its microbatches; 1 for most."""
+        ...
 
     def check(self, spec: Spec, classes: tuple[str, ...]) -> None:
         """Raise UserError where the data and the objective do not fit each other."""
@@ -45,43 +62,118 @@ class Objective(Protocol):
         ...
 
 
-@runtime_checkable
-class Watched(Protocol):
-    """An objective that knows from its scalars when training goes wrong without being infinite."""
+# --- what some objectives can do --------------------------------------------------------------------------------------
 
-    def warnings(self, values: Mapping[str, float], share: float) -> dict[str, str]:
-        """Return what is wrong, by kind, and what to try; `share` of the training has passed."""
+
+@struct.dataclass
+class Classes:
+    """A class for each image."""
+
+    probability: Any  # f32[b n]
+
+
+@struct.dataclass
+class Mask:
+    """A class for each pixel."""
+
+    ids: Any  # i32[b h w]
+
+
+@struct.dataclass
+class Image:
+    """An image for each image."""
+
+    pixels: Any  # f32[b h w c] in [-1, 1]
+
+
+Prediction = Classes | Mask | Image
+Forward = Callable[[Any], Any]  # f32[b h w c] in [-1, 1] -> what `forward` returns
+
+
+@runtime_checkable
+class Predictive(Protocol):
+    """An objective whose state maps images to something."""
+
+    def any_size(self) -> bool:
+        """Whether images are mapped at their own size; otherwise they are prepared as the test images are."""
+        ...
+
+    def forward(self, state: State, image: Float[Array, "b h w c"]) -> Float[Array, "b *s"]:
+        """Return the net's answer to images in [-1, 1]; it is compiled once for each size."""
+        ...
+
+    def predict(self, forward: Forward, image: np.ndarray) -> Prediction:
+        """Return what is found in images f32[b h w c] in [-1, 1], by calls of the compiled `forward`."""
         ...
 
 
 @runtime_checkable
 class Generative(Protocol):
-    """An objective whose state can be asked for new examples."""
+    """An objective whose state makes new examples."""
 
-    def conditional(self) -> bool:
-        """Whether each sample is of a class that is asked for."""
+    def conditions(self) -> tuple[str, ...]:
+        """Return the names of the batch's arrays that a sample is made for, such as ("label",); () for none."""
         ...
 
-    def check_sampling(self, *, weak: bool) -> None:
-        """Raise UserError where the way samples are made does not fit the net; `weak`: a worse model is there."""
+    def check_sampling(self, *, guide: bool) -> None:
+        """Raise UserError where the way samples are made does not fit the net; `guide`: a guiding model is there."""
+        ...
+
+    def with_options(self, options: Mapping[str, Any]) -> Self:
+        """Return the objective with parts of its sampling replaced, such as {"solver": Dpm2M()}.
+
+        Raises UserError for an option that it does not have.
+        """
         ...
 
     def protocol(self) -> dict[str, Any]:
         """Say, ready for JSON, how samples are made: what must be known to compare a number measured on them."""
         ...
 
+    def noise(self, keys: Key[Array, " b"], shape: tuple[int, ...]) -> Float[Array, "b *z"]:
+        """Return the standard normal noise that the samples of these keys start from; an example has this shape."""
+        ...
+
     def generate(
         self,
         state: State,
-        shape: tuple[int, ...],
+        noise: Float[Array, "b *z"],
         keys: Key[Array, " b"],
-        label: Int[Array, " b"] | None,
-        weak: State | None,
-        towards: Towards | None = None,
+        condition: Condition,
+        guide: State | None = None,
     ) -> Float[Array, "b *s"]:
-        """Make one sample of the given shape from each key: b functions of (state, key, label) and nothing else.
+        """Make one sample from each row of noise: b functions of (state, noise, key, condition) and nothing else.
 
-        `weak` is the state of a worse model of the same data, where guidance asks for one. With `towards`, the noise
-        that each sample is made of lies on the arc to that of another.
+        `condition` holds the arrays that `conditions` names, as a batch does. `guide` is the state of the guiding
+        model, where guidance asks for one. What is random beside the noise is drawn from the keys.
         """
+        ...
+
+
+@runtime_checkable
+class Density(Protocol):
+    """An objective whose state gives examples a likelihood."""
+
+    def log_likelihood(
+        self,
+        state: State,
+        image: Float[Array, "b *s"],
+        keys: Key[Array, " b"],
+        condition: Condition,
+        *,
+        steps: int,
+        sigma_min: float | None,
+        sigma_max: float | None,
+        probes: int,
+    ) -> Float[Array, " b"]:
+        """Return ln p of each image in nats; see `diffusion.likelihood`."""
+        ...
+
+
+@runtime_checkable
+class Diagnosing(Protocol):
+    """An objective that knows from its scalars when training goes wrong, while all of them are finite."""
+
+    def diagnose(self, scalars: Mapping[str, float], progress: float) -> dict[str, str]:
+        """Return what is wrong, by kind, and what to try; `progress` is the share of the training that has passed."""
         ...

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.objective import Scalars
-from jaxgen.parallel.activations import pinned
+from jaxgen.parallel.activations import constrained
 from jaxgen.parallel.mesh import batch_sharding, replicated, with_shardings
 from jaxgen.parallel.rules import shardings
 from jaxgen.state import State
@@ -46,7 +46,9 @@ class Program:
             key = jax.random.fold_in(jax.random.key(self.experiment.seed), state.step + 1)
             return self.experiment.objective.step(state, batch, key)
 
-        return jax.jit(pinned(self.mesh, step), donate_argnums=0, out_shardings=(self._where, replicated(self.mesh)))
+        return jax.jit(
+            constrained(self.mesh, step), donate_argnums=0, out_shardings=(self._where, replicated(self.mesh))
+        )
 
     @property
     def _where(self) -> Tree:

@@ -15,7 +15,7 @@ from PIL import Image
 from jaxgen.errors import UserError
 from jaxgen.noise import Towards, numbered
 from jaxgen.objective import Generative
-from jaxgen.parallel.activations import pinned
+from jaxgen.parallel.activations import constrained
 from jaxgen.parallel.mesh import batch_parts, batch_sharding, replicated
 from jaxgen.pictures import sheet
 from jaxgen.pictures.panels import Panels
@@ -49,7 +49,7 @@ def sampler(objective: Generative, mesh: Mesh, shape: tuple[int, ...]) -> Any:
         towards = None if other is None else Towards(keys=numbered(key, other[0]), share=other[1])
         return objective.generate(state, shape, numbered(key, number), label, weak, towards)
 
-    return jax.jit(pinned(mesh, generate), out_shardings=replicated(mesh))
+    return jax.jit(constrained(mesh, generate), out_shardings=replicated(mesh))
 
 
 def drawer(

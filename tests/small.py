@@ -14,11 +14,11 @@ from jaxgen.data.fake import FakeLabels, FakeMasks
 from jaxgen.diffusion.guidance import ClassifierFree
 from jaxgen.diffusion.noise_distributions import LogNormal
 from jaxgen.diffusion.path import Edm
-from jaxgen.diffusion.predictions import Karras
+from jaxgen.diffusion.predictions import EdmPreconditioning
 from jaxgen.diffusion.sampling import Sampling
 from jaxgen.diffusion.sampling_schedules import Rho
 from jaxgen.diffusion.solvers import Heun
-from jaxgen.diffusion.weighting import Plain, Uncertainty
+from jaxgen.diffusion.weighting import Uncertainty, Unweighted
 from jaxgen.experiment import Experiment
 from jaxgen.models.cnn import Cnn, SmallBackbone
 from jaxgen.models.dcgan import DcganDiscriminator, DcganGenerator, SpectralNorm
@@ -29,8 +29,8 @@ from jaxgen.objectives.classification import Classification
 from jaxgen.objectives.diffusion import Diffusion
 from jaxgen.objectives.gan import Gan
 from jaxgen.objectives.segmentation import Segmentation
-from jaxgen.optim.ema import HalfLife, Power, Warm
-from jaxgen.optim.optimizer import Momentum, Optimizer, RampedAdam
+from jaxgen.optim.ema import HalfLifeEma, PowerEma, WarmupEma
+from jaxgen.optim.optimizer import Optimizer, RampedAdam, Sgd
 from jaxgen.optim.schedules import Constant, Cosine
 
 
@@ -39,9 +39,9 @@ def classification() -> Experiment:
     return Experiment(
         objective=Classification(
             net=Cnn(classes=4, widths=(8, 16), depths=(1, 1), hidden=(16,), dropout=0.2),
-            optimizer=Optimizer(rate=Cosine(rate=1e-2), weight_decay=1e-3, clip=1.0),
+            optimizer=Optimizer(learning_rate=Cosine(peak=1e-2), weight_decay=1e-3, clip=1.0),
             smoothing=0.1,
-            averages=(Warm(rate=0.9),),
+            averages=(WarmupEma(decay=0.9),),
         ),
         train=Pipeline(source=source, transforms=(Flip(),)),
         test=Pipeline(source=dataclasses.replace(source, size=21)),
@@ -65,7 +65,7 @@ def segmentation() -> Experiment:
                 window=3,
                 skip_scale=(1.0, 1.0),
             ),
-            optimizer=Optimizer(rate=Cosine(rate=1e-2)),
+            optimizer=Optimizer(learning_rate=Cosine(peak=1e-2)),
         ),
         train=Pipeline(source=source, transforms=(Flip(),)),
         test=Pipeline(source=dataclasses.replace(source, size=13)),
@@ -83,14 +83,14 @@ def diffusion() -> Experiment:
     return Experiment(
         objective=Diffusion(
             net=DiT(classes=3, width=32, depth=2, heads=2, patch=2),
-            optimizer=Optimizer(rate=Cosine(rate=1e-2), clip=1.0),
+            optimizer=Optimizer(learning_rate=Cosine(peak=1e-2), clip=1.0),
             path=Edm(),
-            prediction=Karras(sigma_data=0.5),
-            levels=LogNormal(),
-            weighting=Uncertainty(base=Plain(), channels=8),
-            sampling=Sampling(solver=Heun(), grid=Rho(steps=3), guidance=ClassifierFree(scale=1.5)),
+            prediction=EdmPreconditioning(sigma_data=0.5),
+            noise_distribution=LogNormal(),
+            weighting=Uncertainty(base=Unweighted(), channels=8),
+            sampling=Sampling(solver=Heun(), schedule=Rho(steps=3), guidance=ClassifierFree(scale=1.5)),
             label_dropout=0.2,
-            averages=(Power(width=0.05), Power(width=0.1)),
+            averages=(PowerEma(width=0.05), PowerEma(width=0.1)),
             side=2,
         ),
         train=Pipeline(source=source, transforms=(Flip(),)),
@@ -106,7 +106,7 @@ def diffusion() -> Experiment:
 
 def gan() -> Experiment:
     source = FakeLabels(height=8, width=8, channels=1, classes=3, size=48)
-    optimizer = Optimizer(rate=Cosine(rate=1e-2), method=RampedAdam())
+    optimizer = Optimizer(learning_rate=Cosine(peak=1e-2), method=RampedAdam())
     return Experiment(
         objective=Gan(
             generator=DcganGenerator(latent=8, classes=3, channels=1, widths=(8,)),
@@ -114,12 +114,12 @@ def gan() -> Experiment:
             generator_optimizer=optimizer,
             discriminator_optimizer=optimizer,
             penalties=(
-                R1(gamma=Constant(rate=0.1)),
-                R2(gamma=Constant(rate=0.1), every=2),
-                LeCam(strength=Constant(rate=0.1)),
+                R1(gamma=Constant(value=0.1)),
+                R2(gamma=Constant(value=0.1), every=2),
+                LeCam(strength=Constant(value=0.1)),
             ),
             augmentation=DiffAugment(p=Adaptive(images=200.0, every=1)),
-            averages=(HalfLife(steps=2.0),),
+            averages=(HalfLifeEma(steps=2.0),),
             side=2,
         ),
         train=Pipeline(source=source, transforms=(Flip(),)),
@@ -141,7 +141,7 @@ def with_nets(objective: Objective, change: Callable[[nn.Module], nn.Module]) ->
 
 def by_descent(experiment: Experiment) -> Experiment:
     """The same with plain gradient descent: Adam divides by the gradient's size, and so makes noise of rounding."""
-    plain = Optimizer(rate=Constant(rate=1e-2), method=Momentum())
+    plain = Optimizer(learning_rate=Constant(value=1e-2), method=Sgd())
     fields = [f.name for f in dataclasses.fields(experiment.objective) if f.name.endswith("optimizer")]
     objective = dataclasses.replace(experiment.objective, **dict.fromkeys(fields, plain))
     return dataclasses.replace(experiment, objective=objective)

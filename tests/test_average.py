@@ -7,7 +7,7 @@ import pytest
 
 from jaxgen.errors import UserError
 from jaxgen.optim import ema
-from jaxgen.optim.ema import HalfLife, Power, RampedHalfLife, Steady, Warm
+from jaxgen.optim.ema import ConstantEma, HalfLifeEma, PowerEma, RampedHalfLifeEma, WarmupEma
 
 
 def averaged(kind, weights: np.ndarray) -> np.ndarray:
@@ -22,11 +22,13 @@ def averaged(kind, weights: np.ndarray) -> np.ndarray:
 
 def test_warm_decay_rises_to_the_decay():
     steps = jnp.array([0, 8, 10_000])
-    np.testing.assert_allclose(jax.vmap(Warm(rate=0.99).decay)(steps), [0.1, 0.5, 0.99], rtol=1e-6)
-    assert float(Steady(rate=0.9).decay(jnp.int32(3))) == np.float32(0.9)
+    np.testing.assert_allclose(jax.vmap(WarmupEma(decay=0.99).decay)(steps), [0.1, 0.5, 0.99], rtol=1e-6)
+    assert float(ConstantEma(decay=0.9).decay(jnp.int32(3))) == np.float32(0.9)
 
 
-@pytest.mark.parametrize("kind", [HalfLife(steps=50.0, ramp=0.0), RampedHalfLife(steps=50.0, until=40.0)], ids=str)
+@pytest.mark.parametrize(
+    "kind", [HalfLifeEma(steps=50.0, ramp=0.0), RampedHalfLifeEma(steps=50.0, until=40.0)], ids=str
+)
 def test_a_distance_halves_in_a_half_life(kind):
     path = averaged(kind, np.arange(200) < 45.0)
     np.testing.assert_allclose(path[99] / path[49], 0.5, rtol=1e-5)
@@ -34,14 +36,14 @@ def test_a_distance_halves_in_a_half_life(kind):
 
 
 def test_a_half_life_rises_along_a_cosine():
-    decay = RampedHalfLife(steps=80.0, until=300.0).decay
+    decay = RampedHalfLifeEma(steps=80.0, until=300.0).decay
     for step, life in ((100, 80 * 0.25), (150, 40), (300, 80), (10_000, 80)):
         np.testing.assert_allclose(decay(jnp.int32(step)), 0.5 ** (1 / life), rtol=1e-5)
     assert float(decay(jnp.int32(0))) == 0  # the first step replaces untrained weights
 
 
 def test_a_ramped_half_life_is_a_share_of_the_training_so_far():
-    decay = HalfLife(steps=1000.0, ramp=0.1).decay
+    decay = HalfLifeEma(steps=1000.0, ramp=0.1).decay
     np.testing.assert_allclose(decay(jnp.int32(100)), 0.5 ** (1 / 10), rtol=1e-5)
     np.testing.assert_allclose(decay(jnp.int32(100_000)), 0.5 ** (1 / 1000), rtol=1e-5)
     assert float(decay(jnp.int32(0))) == 0  # the first step replaces untrained weights
@@ -51,7 +53,7 @@ def test_a_ramped_half_life_is_a_share_of_the_training_so_far():
 def test_the_power_functions_profile_has_the_width_it_says(width):
     # The weight of step s in the average after n steps, whose spread over s / n is the width.
     n = 4000
-    decays = np.asarray(jax.vmap(Power(width=width).decay)(jnp.arange(n)), np.float64)
+    decays = np.asarray(jax.vmap(PowerEma(width=width).decay)(jnp.arange(n)), np.float64)
     after = np.append(np.cumprod(decays[::-1])[::-1][1:], 1.0)
     profile = (1 - decays) * after
     s = (np.arange(n) + 0.5) / n
@@ -68,7 +70,7 @@ def test_width_and_exponent_are_inverse(width):
 @pytest.mark.parametrize("width", [0.0, -0.1, 0.3])
 def test_widths_that_no_profile_has_are_refused(width):
     with pytest.raises(UserError, match="relative width"):
-        Power(width=width)
+        PowerEma(width=width)
 
 
 def test_a_stored_average_is_its_own_reconstruction():
@@ -84,11 +86,11 @@ def test_an_average_made_afterwards_is_the_one_that_was_not_kept(width):
     n, every = 2000, 100
     s = np.arange(1, n + 1) / n
     weights = np.sin(7 * s) + s**2
-    kept = {w: averaged(Power(width=w), weights) for w in (0.05, 0.1)}
+    kept = {w: averaged(PowerEma(width=w), weights) for w in (0.05, 0.1)}
     stored = [(float(step), w) for step in range(every, n + 1, every) for w in kept]
     factors = ema.reconstruction(stored, (float(n), width))
     made = sum(f * kept[w][int(step) - 1] for f, (step, w) in zip(factors, stored, strict=True))
-    wanted = averaged(Power(width=width), weights)[-1]
+    wanted = averaged(PowerEma(width=width), weights)[-1]
     assert abs(made - wanted) < 2e-3
     assert ema.distance(stored, factors, (float(n), width)) < 0.05
 

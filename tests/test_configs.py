@@ -74,7 +74,7 @@ def rows_of(objective: Objective) -> int:
 def on_fake_data(name: str, raw: tuple[int, ...]) -> Experiment:
     made = with_fake(configs.load(CONFIGS[name]), raw if len(raw) == 3 else None, count=8)
     test = dataclasses.replace(made.test, source=dataclasses.replace(made.test.source, size=2))
-    return dataclasses.replace(made, test=test, mesh=MeshShape(), rule=Replicated(), measures=())
+    return dataclasses.replace(made, test=test, mesh=MeshShape(), rule=Replicated(), metrics=())
 
 
 def small_net(net: nn.Module) -> nn.Module:

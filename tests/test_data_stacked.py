@@ -18,11 +18,11 @@ from jaxgen.data import batches
 from jaxgen.data.digits import Digits
 from jaxgen.data.source import Examples, Source, checked
 from jaxgen.data.stacked import StackedDigits
-from jaxgen.diffusion.sampling_schedules import Grid
+from jaxgen.diffusion.sampling_schedules import SamplingSchedule
 from jaxgen.errors import UserError
 from jaxgen.metrics import fidelity
-from jaxgen.metrics.stacked_modes import Triples
-from jaxgen.metrics.view import Measure, Samples
+from jaxgen.metrics.stacked_modes import StackedModes
+from jaxgen.metrics.view import Metric, Samples
 from jaxgen.pictures.pixels import to_float
 
 SPLITS: tuple[Literal["train", "test"], ...] = ("train", "test")
@@ -120,7 +120,9 @@ class Gallery:
         whole = images[np.arange(-(-len(images) // size) * size) % len(images)]
         return np.concatenate([run(part) for part in whole.reshape(-1, size, *images.shape[1:])])[: len(images)]
 
-    def log_likelihood(self, images: np.ndarray, label: np.ndarray | None, grid: Grid, probes: int) -> np.ndarray:
+    def log_likelihood(
+        self, images: np.ndarray, label: np.ndarray | None, grid: SamplingSchedule, probes: int
+    ) -> np.ndarray:
         raise NotImplementedError
 
 
@@ -129,8 +131,8 @@ def pictures(n: int, split: Literal["train", "test"] = "train") -> np.ndarray:
 
 
 def test_real_triples_score_the_floor() -> None:
-    measure = Triples(samples=5000)
-    assert isinstance(measure, Measure)
+    measure = StackedModes(samples=5000)
+    assert isinstance(measure, Metric)
     found = measure.measure(Gallery(pictures(5000)))
     assert set(found) == {"modes", "modes_real", "kl", "kl_real", "kl_floor", "protocol"}
     assert found["kl_floor"] == 999 / 10_000
@@ -147,7 +149,7 @@ def test_real_triples_score_the_floor() -> None:
 
 @pytest.mark.slow
 def test_26_000_real_triples_cover_all_modes() -> None:
-    found = Triples().measure(Gallery(pictures(26_000, "test")))
+    found = StackedModes().measure(Gallery(pictures(26_000, "test")))
     assert found["modes_real"] == found["modes"] == 1000
     assert found["kl_real"] < 1.1 * found["kl_floor"]
 
@@ -155,7 +157,7 @@ def test_26_000_real_triples_cover_all_modes() -> None:
 def test_a_collapsed_generator_covers_few() -> None:
     labels = stacked(StackedDigits(size=500))[1]
     few = np.resize(pictures(500)[:7], (500, 8, 8, 3))
-    found = Triples(samples=500).measure(Gallery(few))
+    found = StackedModes(samples=500).measure(Gallery(few))
     assert found["modes"] == len(set(labels[:7]))
     shares = np.bincount(np.resize(labels[:7], 500), minlength=1000)
     assert found["kl"] == pytest.approx(fidelity.kl_to_uniform(shares), rel=1e-12)  # each is read as what it is
@@ -165,11 +167,11 @@ def test_a_collapsed_generator_covers_few() -> None:
 @pytest.mark.parametrize("shape", [(4, 8, 8, 1), (4, 16, 16, 3), (4, 2)])
 def test_other_pictures_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match=f"8x8x3, not {'x'.join(map(str, shape[1:]))}; remove it"):
-        Triples(samples=4).measure(Gallery(np.zeros(shape, np.float32)))
+        StackedModes(samples=4).measure(Gallery(np.zeros(shape, np.float32)))
 
 
 def test_no_samples_are_refused() -> None:
     with pytest.raises(UserError, match=r"Triples\.samples is 0"):
-        Triples(samples=0)
+        StackedModes(samples=0)
     with pytest.raises(UserError, match="hold NaN or infinity"):
-        Triples(samples=2).measure(Gallery(np.full((2, 8, 8, 3), np.nan, np.float32)))
+        StackedModes(samples=2).measure(Gallery(np.full((2, 8, 8, 3), np.nan, np.float32)))

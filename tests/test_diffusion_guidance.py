@@ -19,7 +19,7 @@ from jaxgen.diffusion.guidance import Autoguidance, ClassifierFree, Guidance, Gu
 from jaxgen.diffusion.multistep import Dpm2M, UniPc
 from jaxgen.diffusion.path import Edm, Flow, LinearBetas, ScaledLinearBetas
 from jaxgen.diffusion.sampling import Sampling
-from jaxgen.diffusion.sampling_schedules import Leading, Rho, Trailing, Uniform
+from jaxgen.diffusion.sampling_schedules import Leading, Rho, Trailing, UniformTime
 from jaxgen.diffusion.solvers import Heun, sample, start
 from jaxgen.diffusion.stochastic import Ancestral
 from jaxgen.errors import UserError
@@ -245,7 +245,7 @@ def test_cost_batch_and_purity_in_a_sampler(name: str) -> None:
     x, label = 80 * points(8), jnp.eye(4)[jnp.arange(8) % 3]
     together = np.asarray(run(x, label, keys(8)))
     jax.effects_barrier()
-    nfe = Sampling(solver=Heun(), grid=Rho(steps=8), guidance=guidance).nfe(Edm())
+    nfe = Sampling(solver=Heun(), schedule=Rho(steps=8), guidance=guidance).nfe(Edm())
     assert sum(rows) == 8 * nfe
     if isinstance(guidance, Unguided):
         assert nfe == 15
@@ -271,9 +271,9 @@ def test_the_interval_s_ends() -> None:
 
 
 def test_nfe_is_known_before() -> None:
-    assert Sampling(solver=Heun(), grid=Rho(steps=18)).nfe(Edm()) == 35
-    assert Sampling(solver=Dpm2M(), grid=Leading(steps=20)).nfe(LinearBetas()) == 20
-    assert Sampling(solver=Heun(), grid=Rho(steps=32), guidance=Autoguidance(scale=2.0)).nfe(Edm()) == 126
+    assert Sampling(solver=Heun(), schedule=Rho(steps=18)).nfe(Edm()) == 35
+    assert Sampling(solver=Dpm2M(), schedule=Leading(steps=20)).nfe(LinearBetas()) == 20
+    assert Sampling(solver=Heun(), schedule=Rho(steps=32), guidance=Autoguidance(scale=2.0)).nfe(Edm()) == 126
     assert Sampling(solver=Adaptive()).nfe(Edm()) is None
 
 
@@ -281,8 +281,8 @@ def test_nfe_is_known_before() -> None:
     ("sampling", "path"),
     [
         (Sampling(guidance=ClassifierFree(scale=1.5)), Edm()),
-        (Sampling(solver=FlowHeun(), grid=Uniform(steps=6), guidance=Apg(scale=2.0, momentum=-0.5)), Flow()),
-        (Sampling(solver=Ancestral(), grid=Trailing(steps=10), guidance=Cads()), LinearBetas()),
+        (Sampling(solver=FlowHeun(), schedule=UniformTime(steps=6), guidance=Apg(scale=2.0, momentum=-0.5)), Flow()),
+        (Sampling(solver=Ancestral(), schedule=Trailing(steps=10), guidance=Cads()), LinearBetas()),
     ],
     ids=["heun", "flow", "ddpm"],
 )
@@ -335,7 +335,7 @@ FULL = {"conditional": True, "droppable": True, "weak": True}
         (Sampling(guidance=ClassifierFree()), Edm(), FULL | {"droppable": False}, "labels dropped"),
         (Sampling(guidance=Cads()), Edm(), FULL | {"droppable": False}, "labels dropped"),
         (Sampling(guidance=Autoguidance()), Edm(), FULL | {"weak": False}, "worse net"),
-        (Sampling(solver=Heun(), grid=Uniform(steps=4)), Flow(), FULL, "use FlowHeun"),
+        (Sampling(solver=Heun(), schedule=UniformTime(steps=4)), Flow(), FULL, "use FlowHeun"),
         (Sampling(), ScaledLinearBetas(), FULL, "within"),
     ],
 )

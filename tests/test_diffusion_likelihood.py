@@ -12,7 +12,7 @@ import pytest
 from jaxgen.diffusion.gaussian import GaussianMixture
 from jaxgen.diffusion.likelihood import bits_per_dim, log_likelihood
 from jaxgen.diffusion.path import Edm, Flow
-from jaxgen.diffusion.sampling_schedules import Rho, Uniform
+from jaxgen.diffusion.sampling_schedules import Rho, UniformTime
 from jaxgen.errors import UserError
 
 D = 6
@@ -101,7 +101,7 @@ def test_bits_of_uniform_bytes() -> None:
 
 
 @pytest.mark.parametrize(
-    "sigmas", [Rho(steps=4).sigmas(Edm()), Uniform(steps=4).sigmas(Flow())[:-1]], ids=["zero", "infinite"]
+    "sigmas", [Rho(steps=4).sigmas(Edm()), UniformTime(steps=4).sigmas(Flow())[:-1]], ids=["zero", "infinite"]
 )
 def test_a_grid_without_density_is_refused(sigmas: np.ndarray) -> None:
     with pytest.raises(UserError, match="finite levels above 0"):

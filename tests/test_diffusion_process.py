@@ -19,9 +19,16 @@ from jaxgen.diffusion import noise_distributions as noise_levels
 from jaxgen.diffusion import path as paths
 from jaxgen.diffusion import weighting as weightings
 from jaxgen.diffusion.denoiser import denoiser
-from jaxgen.diffusion.noise_distributions import HALF_STEP, Levels, LogitNormal, LogNormal, LowDiscrepancy, Uniform
+from jaxgen.diffusion.noise_distributions import (
+    HALF_STEP,
+    LogitNormal,
+    LogNormal,
+    LowDiscrepancy,
+    NoiseDistribution,
+    Uniform,
+)
 from jaxgen.diffusion.path import Cosine, CosineBetas, Edm, Flow, LinearBetas, Path, ScaledLinearBetas, ZeroTerminal
-from jaxgen.diffusion.predictions import Karras, Plain, Prediction
+from jaxgen.diffusion.predictions import Direct, EdmPreconditioning, Prediction
 from jaxgen.diffusion.quantities import X0, Eps, Quantity, Score, V, Velocity, convert
 from jaxgen.errors import UserError
 
@@ -32,7 +39,7 @@ PATHS = [
     ZeroTerminal(), ZeroTerminal(path=LinearBetas(steps=10)),
 ]  # fmt: skip
 QUANTITIES = [X0(), Eps(), V(), Velocity(), Score()]
-PREDICTIONS = [*(Plain(quantity=q) for q in QUANTITIES), Karras()]
+PREDICTIONS = [*(Direct(quantity=q) for q in QUANTITIES), EdmPreconditioning()]
 LEVELS = [Uniform(), Uniform(shift=3.0), LogNormal(), LogitNormal(mean=-0.4, shift=2.0), LowDiscrepancy()]
 every_path = pytest.mark.parametrize("path", PATHS, ids=repr)
 every_levels = pytest.mark.parametrize("levels", LEVELS, ids=repr)
@@ -212,7 +219,7 @@ def test_the_denoised_target_is_the_data(prediction: Prediction, path: Path) -> 
     error = np.abs(prediction.denoised(target, z, alpha, sigma) - x0).max(1)
     # What remains is the rounding of z and of the target, as far as x0 depends on them.
     unit = 3e-7 * (1 + np.asarray(prediction.out(alpha, sigma)) * np.abs(target).max(1))
-    conditioned = unit / np.minimum(alpha, 1) if isinstance(prediction, Plain) else unit
+    conditioned = unit / np.minimum(alpha, 1) if isinstance(prediction, Direct) else unit
     assert (error <= 3 * conditioned).all()
 
 
@@ -239,7 +246,7 @@ def test_one_level_for_all_rows_is_that_level_in_each_row(prediction: Prediction
 
 def test_karras_keeps_input_and_target_at_unit_variance() -> None:
     """The invariants by which EDM derives its table 1, with moments in place of samples."""
-    karras, sigma = Karras(sigma_data=0.7), jnp.asarray([0.002, 0.05, 0.7, 3.0, 80.0])
+    karras, sigma = EdmPreconditioning(sigma_data=0.7), jnp.asarray([0.002, 0.05, 0.7, 3.0, 80.0])
     one, zero, alpha = jnp.ones((5, 1)), jnp.zeros((5, 1)), jnp.ones(5)
     of_x0 = karras.target(one, zero, alpha, sigma)[:, 0]
     of_eps = karras.target(zero, one, alpha, sigma)[:, 0]
@@ -253,20 +260,20 @@ def test_karras_keeps_input_and_target_at_unit_variance() -> None:
 
 def test_plain_tells_the_net_the_time() -> None:
     t = jnp.asarray([0.25, 0.5])
-    np.testing.assert_array_equal(Plain(quantity=Velocity(), time_scale=1000.0).noise(1 - t, t, t), 1000 * t)
+    np.testing.assert_array_equal(Direct(quantity=Velocity(), time_scale=1000.0).noise(1 - t, t, t), 1000 * t)
     t = jnp.asarray([417.25, 998.5])  # a table's times need not be whole
-    np.testing.assert_array_equal(Plain().noise(LinearBetas().alpha(t), LinearBetas().sigma(t), t), t)
+    np.testing.assert_array_equal(Direct().noise(LinearBetas().alpha(t), LinearBetas().sigma(t), t), t)
 
 
 @pytest.mark.parametrize(
     ("prediction", "path", "cause"),
     [
-        (Plain(quantity=Eps()), ZeroTerminal(), "Eps says nothing of x0 where the path ends in pure noise"),
-        (Plain(quantity=Eps()), Flow(), "predict V, Velocity or X0"),
-        (Plain(quantity=Score()), Cosine(), "Score says nothing"),
-        (Karras(), LinearBetas(), r"as Edm\(\) does; LinearBetas"),
-        (Karras(), Flow(), "leaves x0 unscaled"),
-        (Karras(sigma_data=0.0), Edm(), "above 0"),
+        (Direct(quantity=Eps()), ZeroTerminal(), "Eps says nothing of x0 where the path ends in pure noise"),
+        (Direct(quantity=Eps()), Flow(), "predict V, Velocity or X0"),
+        (Direct(quantity=Score()), Cosine(), "Score says nothing"),
+        (EdmPreconditioning(), LinearBetas(), r"as Edm\(\) does; LinearBetas"),
+        (EdmPreconditioning(), Flow(), "leaves x0 unscaled"),
+        (EdmPreconditioning(sigma_data=0.0), Edm(), "above 0"),
     ],
     ids=repr,
 )
@@ -286,7 +293,7 @@ def exact(path: Path, prediction: Prediction, x0: jax.Array, eps: jax.Array, rat
     found: list[Any] = []
 
     def net(scaled: jax.Array, noise: jax.Array) -> jax.Array:
-        t = jnp.exp(4 * noise) if isinstance(prediction, Karras) else noise
+        t = jnp.exp(4 * noise) if isinstance(prediction, EdmPreconditioning) else noise
         alpha, sigma = path.alpha(t), path.sigma(t)
         z = scaled / prediction.scale(alpha, sigma)[:, None]
         found.extend([(z - alpha[:, None] * x0) / sigma[:, None], noise])
@@ -311,7 +318,7 @@ def test_denoiser_is_exact_with_an_exact_net(prediction: Prediction, path: Path)
 @pytest.mark.parametrize("quantity", [X0(), V(), Velocity()], ids=repr)
 def test_denoiser_is_exact_at_pure_noise(path: Path, quantity: Quantity) -> None:
     x0, eps = data()
-    made, eps_found, told = exact(path, Plain(quantity=quantity), x0, eps, math.inf)
+    made, eps_found, told = exact(path, Direct(quantity=quantity), x0, eps, math.inf)
     np.testing.assert_allclose(made, x0, atol=2e-6)
     np.testing.assert_allclose(eps_found, eps, rtol=1e-6)
     assert (told == path.span()[1]).all()
@@ -321,13 +328,13 @@ def test_denoiser_gives_each_net_its_own_coordinates() -> None:
     seen: list[Any] = []
     net = lambda z, noise: seen.append((z, noise)) or z  # noqa: E731
     x = data()[0]
-    denoiser(net, Flow(), Plain(quantity=Velocity(), time_scale=1000.0))(x, jnp.float32(3.0))
+    denoiser(net, Flow(), Direct(quantity=Velocity(), time_scale=1000.0))(x, jnp.float32(3.0))
     np.testing.assert_allclose(seen[-1][0], x / 4, rtol=1e-6)
     np.testing.assert_allclose(seen[-1][1], np.full(N, 750.0), rtol=1e-6)
     # Of t = 1 - 1e-4, as a float32, 1 - t would be off by 3e-4.
-    denoiser(net, Flow(), Plain(quantity=Velocity()))(x, jnp.float32(9999.0))
+    denoiser(net, Flow(), Direct(quantity=Velocity()))(x, jnp.float32(9999.0))
     np.testing.assert_allclose(seen[-1][0], x / 10_000, rtol=1e-6)
-    denoiser(net, Edm(), Karras())(x, jnp.float32(3.0))
+    denoiser(net, Edm(), EdmPreconditioning())(x, jnp.float32(3.0))
     np.testing.assert_allclose(seen[-1][0], x / math.hypot(3.0, 0.5), rtol=1e-6)
     np.testing.assert_allclose(seen[-1][1], np.full(N, math.log(3.0) / 4), rtol=1e-6)
 
@@ -337,8 +344,8 @@ def test_denoiser_gives_each_net_its_own_coordinates() -> None:
 
 @every_levels
 @pytest.mark.parametrize("path", [Flow(), ZeroTerminal()], ids=repr)
-def test_levels_rise_with_u_and_draws_are_their_values(levels: Levels, path: Path) -> None:
-    assert isinstance(levels, Levels)
+def test_levels_rise_with_u_and_draws_are_their_values(levels: NoiseDistribution, path: Path) -> None:
+    assert isinstance(levels, NoiseDistribution)
     t = np.asarray(levels.at(EVEN, path))
     assert (np.diff(t) >= 0).all()
     assert t[-1] > t[0]
@@ -351,7 +358,7 @@ def test_levels_rise_with_u_and_draws_are_their_values(levels: Levels, path: Pat
 
 
 @pytest.mark.parametrize("levels", [Uniform(), LogNormal(), LowDiscrepancy()], ids=repr)
-def test_draws_do_not_depend_on_devices(levels: Levels) -> None:
+def test_draws_do_not_depend_on_devices(levels: NoiseDistribution) -> None:
     mesh = jax.make_mesh((4,), ("data",))
     draw = lambda key: levels.draw(key, N, Flow())  # noqa: E731
     one = jax.jit(draw)(jax.random.key(0))
@@ -362,7 +369,7 @@ def test_draws_do_not_depend_on_devices(levels: Levels) -> None:
 
 
 def test_low_discrepancy_puts_one_point_in_each_stratum() -> None:
-    levels = LowDiscrepancy(levels=Uniform())
+    levels = LowDiscrepancy(distribution=Uniform())
     first = []
     for seed in range(20):
         _, u = levels.draw(jax.random.key(seed), N, Flow())
@@ -420,7 +427,7 @@ def test_slope_is_the_derivative_of_the_log_snr() -> None:
 
 @pytest.mark.parametrize("levels", [Uniform(shift=3.0), LogNormal()], ids=repr)
 @every_path
-def test_slope_equals_the_difference_quotient(path: Path, levels: Levels) -> None:
+def test_slope_equals_the_difference_quotient(path: Path, levels: NoiseDistribution) -> None:
     with jax.enable_x64(True):
 
         def log_snr(u: np.ndarray) -> np.ndarray:
@@ -435,7 +442,7 @@ def test_slope_equals_the_difference_quotient(path: Path, levels: Levels) -> Non
 # Weightings.
 
 WEIGHTINGS = [
-    weightings.Plain(), weightings.EdmWeight(), weightings.MinSnr(), weightings.Sigmoid(bias=-1.0),
+    weightings.Unweighted(), weightings.EdmWeight(), weightings.MinSnr(), weightings.Sigmoid(bias=-1.0),
     weightings.Uncertainty(base=weightings.MinSnr()),
 ]  # fmt: skip
 
@@ -451,10 +458,10 @@ def weigh(weighting: Any, prediction: Prediction, path: Path, t: jax.Array, slop
 @pytest.mark.parametrize(
     ("prediction", "path"),
     [
-        (Plain(quantity=V()), ScaledLinearBetas()),
-        (Plain(quantity=Eps()), CosineBetas()),
-        (Plain(quantity=Velocity()), Flow()),
-        (Karras(), Edm()),
+        (Direct(quantity=V()), ScaledLinearBetas()),
+        (Direct(quantity=Eps()), CosineBetas()),
+        (Direct(quantity=Velocity()), Flow()),
+        (EdmPreconditioning(), Edm()),
     ],
     ids=repr,
 )
@@ -463,16 +470,16 @@ def test_a_weight_is_on_the_error_of_x0(weighting: Any, prediction: Prediction, 
     assert isinstance(weighting, weightings.Weighting)
     t = inside(path)
     of_output = weigh(weighting, prediction, path, t)
-    of_x0 = weigh(weighting, Plain(quantity=X0()), path, t)
+    of_x0 = weigh(weighting, Direct(quantity=X0()), path, t)
     np.testing.assert_allclose(of_output / np.square(prediction.out(path.alpha(t), path.sigma(t))), of_x0, rtol=1e-4)
 
 
 def test_plain_is_the_error_of_the_output() -> None:
-    np.testing.assert_array_equal(weigh(weightings.Plain(), Karras(), Edm(), inside(Edm())), 1)
+    np.testing.assert_array_equal(weigh(weightings.Unweighted(), EdmPreconditioning(), Edm(), inside(Edm())), 1)
 
 
 def test_edm_weight_cancels_the_preconditioning() -> None:
-    karras, path = Karras(sigma_data=0.7), Edm()
+    karras, path = EdmPreconditioning(sigma_data=0.7), Edm()
     weights = weigh(weightings.EdmWeight(sigma_data=0.7), karras, path, inside(path))
     np.testing.assert_allclose(weights, 1, rtol=1e-6)
 
@@ -484,7 +491,7 @@ def test_min_snr_equals_diffusers(name: str, quantity: Quantity) -> None:
     finite = np.isfinite(wanted)
     assert finite.sum() == len(TIMES) - (name.endswith("zero") and quantity == Eps())
     t = jnp.asarray(np.asarray(TIMES)[finite], jnp.float32)
-    weights = weigh(weightings.MinSnr(gamma=GAMMA), Plain(quantity=quantity), TABLES[name], t)
+    weights = weigh(weightings.MinSnr(gamma=GAMMA), Direct(quantity=quantity), TABLES[name], t)
     np.testing.assert_allclose(weights, wanted[finite], rtol=2e-5 if name == "cosine" else 2e-6)
 
 
@@ -501,7 +508,7 @@ def test_weights_are_finite_at_both_ends(weighting: Any, path: Path, quantity: Q
     assert np.isfinite(slope).all()
     assert (slope > 0).all()
     t = Uniform().at(u, path)
-    weights = weigh(weighting, Plain(quantity=quantity), path, t, slope)
+    weights = weigh(weighting, Direct(quantity=quantity), path, t, slope)
     assert np.isfinite(weights).all()
     if isinstance(weighting, weightings.MinSnr | weightings.Sigmoid):
         assert weights[-1] == 0  # there an error says nothing: the SNR is 0
@@ -511,15 +518,15 @@ def test_sigmoid_is_a_sigmoid_of_the_error_of_eps() -> None:
     """And does not depend on which levels are drawn: the density of λ cancels against the slope."""
     path, bias = Cosine(), -1.5
     alpha, sigma, t = path.alpha(inside(path)), path.sigma(inside(path)), inside(path)
-    weights = weigh(weightings.Sigmoid(bias=bias), Plain(quantity=Eps()), path, t, slope=2.0)
+    weights = weigh(weightings.Sigmoid(bias=bias), Direct(quantity=Eps()), path, t, slope=2.0)
     np.testing.assert_allclose(weights, 1 / (1 + np.exp(2 * np.log(alpha / sigma) - bias)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("levels", [Uniform(shift=3.0), LogitNormal(std=2.0)], ids=repr)
-def test_the_mean_of_sigmoid_does_not_depend_on_the_levels(levels: Levels) -> None:
+def test_the_mean_of_sigmoid_does_not_depend_on_the_levels(levels: NoiseDistribution) -> None:
     t = levels.at(EVEN, Flow())
     slope = noise_levels.slope(levels, EVEN, Flow())
-    weights = weigh(weightings.Sigmoid(bias=0.0), Plain(quantity=X0()), Flow(), t, slope)
+    weights = weigh(weightings.Sigmoid(bias=0.0), Direct(quantity=X0()), Flow(), t, slope)
     # The integral over λ of 1/2 e^b sigmoid(λ - b) times exp(-λ²/8), an error that vanishes at both ends.
     snr = 2 * np.log((1 - t) / t)
     lam = np.linspace(-30, 30, 100_001)
@@ -528,7 +535,7 @@ def test_the_mean_of_sigmoid_does_not_depend_on_the_levels(levels: Levels) -> No
 
 
 def test_uncertainty_learns_the_loss_of_each_level() -> None:
-    weighting = weightings.Uncertainty(base=weightings.Plain(), channels=32)
+    weighting = weightings.Uncertainty(base=weightings.Unweighted(), channels=32)
     sigma = jnp.asarray(np.geomspace(0.01, 50.0, N), jnp.float32)
     one = jnp.ones(N)
     losses = 0.3 + sigma**2 / (1 + sigma**2)

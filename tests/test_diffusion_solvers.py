@@ -31,7 +31,16 @@ from jaxgen.diffusion.path import (
     ratio,
     ratios,
 )
-from jaxgen.diffusion.sampling_schedules import Exponential, Given, Grid, Leading, Linspace, Rho, Trailing, Uniform
+from jaxgen.diffusion.sampling_schedules import (
+    Exponential,
+    Given,
+    Leading,
+    Linspace,
+    Rho,
+    SamplingSchedule,
+    Trailing,
+    UniformTime,
+)
 from jaxgen.diffusion.solvers import Euler, Heun, Linear, sample, start
 from jaxgen.diffusion.stochastic import Ancestral, Ddim, EulerMaruyama
 from jaxgen.errors import UserError
@@ -100,7 +109,7 @@ def grid(solver: Linear, steps: int) -> np.ndarray:
     In sigma the last step to 0 does not shrink as others do, so there the grid ends above 0.
     """
     flow = isinstance(solver, FlowMidpoint | FlowHeun)
-    return Uniform(steps=steps).sigmas(Flow()) if flow else Rho(steps=steps, to_zero=False).sigmas(Edm())
+    return UniformTime(steps=steps).sigmas(Flow()) if flow else Rho(steps=steps, to_zero=False).sigmas(Edm())
 
 
 @functools.cache
@@ -178,7 +187,7 @@ def test_the_data_s_moments_are_met_with_the_stated_order(solver: Linear) -> Non
 
 @pytest.mark.parametrize("solver", FROM_NOISE.values(), ids=FROM_NOISE)
 def test_the_data_s_moments_are_met_from_pure_noise(solver: Linear) -> None:
-    found = [moments(solver, Uniform(steps=n).sigmas(Flow()), 0.4, 0.5) for n in (128, 256)]
+    found = [moments(solver, UniformTime(steps=n).sigmas(Flow()), 0.4, 0.5) for n in (128, 256)]
     assert np.allclose([mean for mean, _ in found], 0.4, rtol=0, atol=1e-12)
     coarse, fine = (abs(variance - 0.5**2) for _, variance in found)
     # Evenly spaced times are steps of any size in ln sigma: there multistep solvers come near their order slowly.
@@ -411,7 +420,7 @@ def test_k_diffusion(name: str, shared_noise: Callable) -> None:
 
 
 LINEAR_BETAS = LinearBetas()
-DIFFUSERS: dict[str, tuple[Linear, Grid | None]] = {
+DIFFUSERS: dict[str, tuple[Linear, SamplingSchedule | None]] = {
     "ddim leading": (Ddim(), Leading(steps=STEPS)),
     "ddim trailing": (Ddim(), Trailing(steps=STEPS)),
     "ddim v": (Ddim(), Leading(steps=STEPS)),
@@ -488,10 +497,14 @@ def test_diffusers_times(grid: type, steps: int) -> None:
 # --- grids ------------------------------------------------------------------------------------------------------------
 
 
-def grids_for(path: Path, steps: int) -> list[Grid]:
+def grids_for(path: Path, steps: int) -> list[SamplingSchedule]:
     least, greatest = ratios(path)
     ends = {"sigma_min": None if least else 0.002, "sigma_max": 80.0 if math.isinf(greatest) else None}
-    common: list[Grid] = [Rho(steps=steps, **ends), Exponential(steps=steps, **ends), Uniform(steps=steps)]
+    common: list[SamplingSchedule] = [
+        Rho(steps=steps, **ends),
+        Exponential(steps=steps, **ends),
+        UniformTime(steps=steps),
+    ]
     if not hasattr(path, "alphas_cumprod"):
         return common
     return [*common, Leading(steps=steps), Trailing(steps=steps), Linspace(steps=steps)]
@@ -532,8 +545,8 @@ def test_grids_by_hand() -> None:
         Exponential(steps=2, sigma_min=0.01, sigma_max=1.0, to_zero=False).sigmas(Edm()), [1, 0.1, 0.01]
     )
     np.testing.assert_allclose(Rho(steps=3, sigma_min=1.0, sigma_max=9.0, rho=2.0).sigmas(Edm()), [9, 4, 1, 0])
-    np.testing.assert_allclose(Uniform(steps=4).sigmas(Flow()), [math.inf, 3, 1, 1 / 3, 0])
-    np.testing.assert_allclose(Uniform(steps=4, shift=3.0).sigmas(Flow()), [math.inf, 9, 3, 1, 0])
+    np.testing.assert_allclose(UniformTime(steps=4).sigmas(Flow()), [math.inf, 3, 1, 1 / 3, 0])
+    np.testing.assert_allclose(UniformTime(steps=4, shift=3.0).sigmas(Flow()), [math.inf, 9, 3, 1, 0])
     levels = Given(levels=(math.inf, 2.0, 0.0)).sigmas(Flow())
     assert levels.tolist() == [math.inf, 2.0, 0.0]
     made = Rho(steps=6).sigmas(Edm())
@@ -556,7 +569,7 @@ def test_grids_by_hand() -> None:
         (lambda: Leading(steps=1000, offset=1), LINEAR_BETAS, "offset"),
         (lambda: Trailing(steps=1001), LINEAR_BETAS, "fewer"),
         (lambda: Linspace(steps=1000, omit=1), LINEAR_BETAS, "fewer"),
-        (lambda: Uniform(shift=3.0), LINEAR_BETAS, "shift"),
+        (lambda: UniformTime(shift=3.0), LINEAR_BETAS, "shift"),
         (lambda: Given(levels=(1.0, 1.0, 0.0)), Edm(), "followed by"),
         (lambda: Given(levels=(1.0, 2.0)), Edm(), "followed by"),
         (lambda: Given(levels=(1.0, -1.0)), Edm(), "0 or above"),
@@ -566,7 +579,9 @@ def test_grids_by_hand() -> None:
         (lambda: Given(levels=(1.0, math.nan, 0.0)), Edm(), "followed by"),
     ],
 )
-def test_a_grid_that_does_not_fit_is_refused_in_a_line(make: Callable[[], Grid], path: Path, words: str) -> None:
+def test_a_grid_that_does_not_fit_is_refused_in_a_line(
+    make: Callable[[], SamplingSchedule], path: Path, words: str
+) -> None:
     with pytest.raises(UserError, match=words) as caught:
         make().sigmas(path)
     assert "\n" not in str(caught.value)

@@ -36,8 +36,8 @@ from jaxgen.models.mlp import MlpDiscriminator, MlpGenerator
 from jaxgen.models.stylegan2_discriminator import StyleGan2Discriminator
 from jaxgen.nn.norm import batch_norm
 from jaxgen.objectives.gan import COLUMNS, ROWS, Gan
-from jaxgen.optim.ema import HalfLife
-from jaxgen.optim.optimizer import Adam, Momentum, Optimizer
+from jaxgen.optim.ema import HalfLifeEma
+from jaxgen.optim.optimizer import Adam, Optimizer, Sgd
 from jaxgen.optim.schedules import Constant, CosineRamp
 from jaxgen.parallel.mesh import MeshShape, put_batch
 from jaxgen.runs.checkpoints import Checkpoints
@@ -46,11 +46,11 @@ from jaxgen.state import State
 
 # Programs that run a few times only: on a CPU, optimizing them takes longer than running them.
 quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-beside = jax.jit(diagnostics.beside)
+beside = jax.jit(diagnostics.compared)
 
 
 def sgd(rate: float) -> Optimizer:
-    return Optimizer(rate=Constant(rate=rate), method=Momentum(momentum=0.0))
+    return Optimizer(learning_rate=Constant(value=rate), method=Sgd(momentum=0.0))
 
 
 # --- nets whose every step is known -----------------------------------------------------------------------------------
@@ -129,14 +129,22 @@ def by_hand(loss: AdversarialLoss, turns: int, damping: list[float]) -> tuple[fl
     ("fields", "turns", "damping"),
     [
         # R1 and R2 add up; a lazy penalty comes each third step, three times as strong.
-        ({"penalties": (R1(gamma=Constant(rate=0.2)), R2(gamma=Constant(rate=0.4), every=3))}, 1, [1.4, 0.2, 0.2, 1.4]),
-        ({"loss": Wasserstein(), "discriminator_steps": 3, "penalties": (R1(gamma=Constant(rate=1.0)),)}, 3, [1.0] * 4),
+        (
+            {"penalties": (R1(gamma=Constant(value=0.2)), R2(gamma=Constant(value=0.4), every=3))},
+            1,
+            [1.4, 0.2, 0.2, 1.4],
+        ),
+        (
+            {"loss": Wasserstein(), "discriminator_steps": 3, "penalties": (R1(gamma=Constant(value=1.0)),)},
+            3,
+            [1.0] * 4,
+        ),
         ({"loss": NonSaturating(), "microbatches": 2}, 1, [0.0] * 4),
     ],
     ids=["pairs, lazily penalised", "three turns of D", "microbatches"],
 )
 def test_the_dirac_gan_moves_as_by_hand(fields, turns, damping):
-    objective = dirac(averages=(HalfLife(steps=3.0, ramp=0.0),), **fields)
+    objective = dirac(averages=(HalfLifeEma(steps=3.0, ramp=0.0),), **fields)
     state = played(objective, len(damping), {"image": jnp.full((6 * 2, 1), REAL)})
     psi, theta, ema = by_hand(objective.loss, turns, damping)
     generator, discriminator = state.nets["generator"], state.nets["discriminator"]
@@ -369,8 +377,8 @@ RING = Ring(modes=4, std=0.1, size=1000)
 @pytest.fixture(scope="module")
 def games() -> tuple[Gan, State, np.ndarray, dict[str, np.ndarray]]:
     """Three games of a second in the plane: a state of each, 1,000 samples, and what each step had to say."""
-    optimizer = Optimizer(rate=CosineRamp(first=3e-3, last=1e-4), method=Adam(b1=0.0, b2=0.99))
-    gamma = Constant(rate=0.3)
+    optimizer = Optimizer(learning_rate=CosineRamp(first=3e-3, last=1e-4), method=Adam(b1=0.0, b2=0.99))
+    gamma = Constant(value=0.3)
     objective = Gan(
         generator=MlpGenerator(width=32, depth=2),
         discriminator=MlpDiscriminator(width=32, depth=2),
@@ -487,8 +495,8 @@ def one_step(devices: int) -> dict[str, Any]:
         generator_optimizer=sgd(0.1),
         discriminator_optimizer=sgd(0.1),
         loss=RelativisticAverage(),
-        penalties=(R1(gamma=Constant(rate=1.0)),),
-        averages=(HalfLife(steps=2.0, ramp=0.0),),
+        penalties=(R1(gamma=Constant(value=1.0)),),
+        averages=(HalfLifeEma(steps=2.0, ramp=0.0),),
     )
     mesh = MeshShape().build(jax.devices()[:devices])
     batch = {"image": np.random.default_rng(0).integers(0, 256, (32, 4, 4, 1), np.uint8)}

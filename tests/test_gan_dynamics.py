@@ -49,11 +49,11 @@ Field = Callable[[jax.Array], jax.Array]
 
 
 def r1(gamma: float) -> Penalty:
-    return R1(gamma=Constant(rate=gamma))
+    return R1(gamma=Constant(value=gamma))
 
 
 def r2(gamma: float) -> Penalty:
-    return R2(gamma=Constant(rate=gamma))
+    return R2(gamma=Constant(value=gamma))
 
 
 def field(loss: AdversarialLoss, penalties: tuple[Penalty, ...] = ()) -> Field:

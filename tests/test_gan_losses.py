@@ -20,7 +20,7 @@ from jaxgen.adversarial.losses import (
     Saturating,
     Wasserstein,
 )
-from jaxgen.adversarial.penalties import R1, R2, Critic, GradientPenalty, LeCam, Penalty
+from jaxgen.adversarial.penalties import R1, R2, Discriminate, GradientPenalty, LeCam, Penalty
 from jaxgen.errors import UserError
 from jaxgen.optim.schedules import Constant, Cosine, CosineRamp
 
@@ -34,7 +34,7 @@ LOSSES = {
     "least_squares": LeastSquares(),
     "wasserstein": Wasserstein(),
 }
-PENALTIES = {"r1": R1(gamma=Constant(rate=1.0)), "r2": R2(gamma=Constant(rate=1.0)), "gp": GradientPenalty()}
+PENALTIES = {"r1": R1(gamma=Constant(value=1.0)), "r2": R2(gamma=Constant(value=1.0)), "gp": GradientPenalty()}
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 every_slope = pytest.mark.parametrize("penalty", PENALTIES.values(), ids=PENALTIES)
 LN2 = math.log(2)
@@ -48,7 +48,7 @@ def softplus(x: float) -> float:
     return math.log1p(math.exp(x))
 
 
-def rows(penalty: Penalty, critic: Critic, real: jax.Array, fake: jax.Array, memory: object = None) -> jax.Array:
+def rows(penalty: Penalty, critic: Discriminate, real: jax.Array, fake: jax.Array, memory: object = None) -> jax.Array:
     memory = penalty.init() if memory is None else memory
     return penalty.rows((critic, critic), real, fake, memory, jax.random.key(5))
 
@@ -213,12 +213,12 @@ def test_weights_follow_their_schedules_and_periods_are_told() -> None:
         assert penalty.period() == 16
     assert float(GradientPenalty().weight(start, 100)) == 10.0
     assert GradientPenalty().period() == LeCam(strength=ramp).period() == 1
-    late = LeCam(strength=Constant(rate=0.3), start=25)
+    late = LeCam(strength=Constant(value=0.3), start=25)
     np.testing.assert_allclose([late.weight(s, 100) for s in (start, half - 1, half)], [0.0, 0.0, 0.3], rtol=1e-6)
 
 
 def test_lecam_holds_outputs_to_the_average_of_the_others() -> None:
-    penalty = LeCam(strength=Constant(rate=0.3), decay=0.75)
+    penalty = LeCam(strength=Constant(value=0.3), decay=0.75)
     real, fake = f32(1.0, -2.0).reshape(2, 1), f32(0.5, 4.0).reshape(2, 1)
 
     def critic(x: jax.Array) -> jax.Array:
@@ -240,7 +240,7 @@ def test_lecam_holds_outputs_to_the_average_of_the_others() -> None:
 
 
 def test_lecam_teaches_nothing_before_it_remembers() -> None:
-    penalty = LeCam(strength=Constant(rate=0.3))
+    penalty = LeCam(strength=Constant(value=0.3))
     memory = penalty.remember(penalty.init(), f32(2.0), f32(-1.0))
     one = jnp.ones((1, 1))
 
@@ -254,15 +254,15 @@ def test_lecam_teaches_nothing_before_it_remembers() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: R1(gamma=Constant(rate=-1.0)), "R1.gamma is 0 or more"),
+        (lambda: R1(gamma=Constant(value=-1.0)), "R1.gamma is 0 or more"),
         (lambda: R2(gamma=CosineRamp(first=1.0, last=-0.1)), "R2.gamma is 0 or more"),
-        (lambda: GradientPenalty(strength=Cosine(rate=-2.0)), "GradientPenalty.strength is 0 or more"),
+        (lambda: GradientPenalty(strength=Cosine(peak=-2.0)), "GradientPenalty.strength is 0 or more"),
         (lambda: GradientPenalty(target=-1.0), "target is a slope"),
         (lambda: GradientPenalty(every=0), "GradientPenalty.every is a number of steps"),
-        (lambda: R1(gamma=Constant(rate=1.0), every=0), "R1.every is a number of steps"),
-        (lambda: LeCam(strength=Constant(rate=-1.0)), "LeCam.strength is 0 or more"),
-        (lambda: LeCam(strength=Constant(rate=1.0), decay=1.0), "LeCam.decay is a share"),
-        (lambda: LeCam(strength=Constant(rate=1.0), start=-1), "LeCam.start is a number of steps"),
+        (lambda: R1(gamma=Constant(value=1.0), every=0), "R1.every is a number of steps"),
+        (lambda: LeCam(strength=Constant(value=-1.0)), "LeCam.strength is 0 or more"),
+        (lambda: LeCam(strength=Constant(value=1.0), decay=1.0), "LeCam.decay is a share"),
+        (lambda: LeCam(strength=Constant(value=1.0), start=-1), "LeCam.start is a number of steps"),
     ],
 )
 def test_what_means_nothing_is_refused(make: Callable, message: str) -> None:

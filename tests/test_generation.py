@@ -13,10 +13,10 @@ from jaxgen.config import expression
 from jaxgen.diffusion.adaptive import Adaptive
 from jaxgen.diffusion.guidance import Autoguidance, ClassifierFree, Unguided
 from jaxgen.diffusion.path import Flow, ScaledLinearBetas, ZeroTerminal
-from jaxgen.diffusion.predictions import Plain
+from jaxgen.diffusion.predictions import Direct
 from jaxgen.diffusion.quantities import Eps, Velocity
 from jaxgen.diffusion.sampling import Sampling
-from jaxgen.diffusion.sampling_schedules import Rho, Uniform
+from jaxgen.diffusion.sampling_schedules import Rho, UniformTime
 from jaxgen.diffusion.solvers import Euler, Heun
 from jaxgen.errors import UserError
 from jaxgen.models.songunet import SongUNet
@@ -110,7 +110,7 @@ UNCONDITIONAL = dataclasses.replace(
     OBJECTIVE,
     net=OBJECTIVE.net.clone(classes=0),
     label_dropout=0.0,
-    sampling=Sampling(solver=Heun(), grid=Rho(steps=3)),
+    sampling=Sampling(solver=Heun(), schedule=Rho(steps=3)),
 )
 UNLABELLED = {"image": SPEC["image"]}
 
@@ -131,7 +131,7 @@ UNLABELLED = {"image": SPEC["image"]}
         (with_sampling(guidance=Autoguidance(scale=2.0)), SPEC, "worse net"),
         (
             dataclasses.replace(
-                OBJECTIVE, path=ZeroTerminal(path=ScaledLinearBetas()), prediction=Plain(quantity=Eps())
+                OBJECTIVE, path=ZeroTerminal(path=ScaledLinearBetas()), prediction=Direct(quantity=Eps())
             ),
             SPEC,
             "(?i)eps",
@@ -139,9 +139,9 @@ UNLABELLED = {"image": SPEC["image"]}
         (with_sampling(solver=Adaptive(), grid=Rho(steps=1)), SPEC, "at least 2 steps"),
         (
             dataclasses.replace(
-                with_sampling(solver=Heun(), grid=Uniform(steps=3)),
+                with_sampling(solver=Heun(), grid=UniformTime(steps=3)),
                 path=Flow(),
-                prediction=Plain(quantity=Velocity()),
+                prediction=Direct(quantity=Velocity()),
             ),
             SPEC,
             "infinite level",
@@ -165,7 +165,7 @@ def test_what_does_not_fit_is_refused(objective, spec, said):
     ("text", "method", "made"),
     [
         ("Heun(churn=10.0)", "solve", Heun(churn=10.0)),
-        ("Uniform(steps=4)", "sigmas", Uniform(steps=4)),
+        ("Uniform(steps=4)", "sigmas", UniformTime(steps=4)),
         ("ClassifierFree(scale=2.0, high=inf)", "evaluations", ClassifierFree(scale=2.0)),
         ("Euler()", "solve", Euler()),
     ],

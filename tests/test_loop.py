@@ -8,7 +8,7 @@ from small import segmentation
 
 from jaxgen import loop
 from jaxgen.errors import UserError
-from jaxgen.optim.optimizer import Momentum, Optimizer
+from jaxgen.optim.optimizer import Optimizer, Sgd
 from jaxgen.optim.schedules import Constant
 from jaxgen.runs.folder import RunFolder
 from jaxgen.runs.logs import JsonLines
@@ -33,7 +33,7 @@ def test_everything_comes_at_its_step(tmp_path):
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(tmp_path):
     folder = RunFolder(tmp_path / "run")
     made = segmentation()
-    wild = Optimizer(rate=Constant(rate=1e30), method=Momentum())
+    wild = Optimizer(learning_rate=Constant(value=1e30), method=Sgd())
     experiment = dataclasses.replace(made, objective=dataclasses.replace(made.objective, optimizer=wild))
     with pytest.raises(UserError, match=r"(loss|gradient_norm) is (nan|inf) at step \d+(.|\n)*lower learning rate"):
         loop.train(dataclasses.replace(experiment, checkpoint_every=1), folder)

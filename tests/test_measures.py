@@ -18,18 +18,18 @@ from jaxgen.config import codec, files
 from jaxgen.data.digits import Digits
 from jaxgen.data.mixture import GridOfGaussians, Ring, Spiral
 from jaxgen.data.source import Source
-from jaxgen.diffusion.sampling_schedules import Grid
+from jaxgen.diffusion.sampling_schedules import SamplingSchedule
 from jaxgen.errors import UserError
 from jaxgen.features import digits_cnn
 from jaxgen.features.digits_cnn import DigitsCnn
 from jaxgen.features.inception import Inception
 from jaxgen.features.net import Features
 from jaxgen.features.pixels import Pixels
-from jaxgen.metrics.class_accuracy import DIGITS, Readback
+from jaxgen.metrics.class_accuracy import DIGITS, ClassAccuracy
 from jaxgen.metrics.distribution import Distribution
 from jaxgen.metrics.likelihood import Likelihood
 from jaxgen.metrics.modes import Modes
-from jaxgen.metrics.view import Measure, Samples, as_shown
+from jaxgen.metrics.view import Metric, Samples, as_shown
 from jaxgen.pictures.pixels import to_float
 
 
@@ -55,7 +55,9 @@ class Gallery:
         rows = [jax.jit(f)(part) for part in whole.reshape(-1, size, *images.shape[1:])]
         return np.concatenate(rows)[: len(images)]
 
-    def log_likelihood(self, images: np.ndarray, label: np.ndarray | None, grid: Grid, probes: int) -> np.ndarray:
+    def log_likelihood(
+        self, images: np.ndarray, label: np.ndarray | None, grid: SamplingSchedule, probes: int
+    ) -> np.ndarray:
         # That of a standard normal, whatever the grid.
         flat = images.reshape(len(images), -1)
         return -0.5 * (flat**2 + math.log(2 * math.pi)).sum(1)
@@ -220,8 +222,8 @@ def test_points_are_measured_as_they_are() -> None:
     assert found["precision"] > 0.9
 
 
-@pytest.mark.parametrize("measure", [DIGITS_CNN, Readback(), Modes(source=Ring())])
-def test_samples_that_are_not_numbers_are_refused(measure: Measure) -> None:
+@pytest.mark.parametrize("measure", [DIGITS_CNN, ClassAccuracy(), Modes(source=Ring())])
+def test_samples_that_are_not_numbers_are_refused(measure: Metric) -> None:
     broken = noise(50)
     broken.image[3, 2, 1], broken.image[7] = np.nan, np.inf
     with pytest.raises(UserError, match="2 of 50 samples hold NaN or infinity"):
@@ -233,7 +235,7 @@ def test_too_few_rows_are_refused() -> None:
         dataclasses.replace(DIGITS_CNN, samples=5).measure(digits(noise(50)))
     with pytest.raises(UserError, match="samples is 1; it must be at least 2"):
         Distribution(features=Pixels(), samples=1)
-    for measure in (Readback, functools.partial(Modes, source=Ring())):
+    for measure in (ClassAccuracy, functools.partial(Modes, source=Ring())):
         with pytest.raises(UserError, match="samples is 0; it must be at least 1"):
             measure(samples=0)
 
@@ -280,32 +282,32 @@ def test_modes_of_pictures_are_refused() -> None:
         Modes(source=Ring()).measure(digits(noise(50)))
 
 
-# Readback.
+# ClassAccuracy.
 
 
 def test_readback_of_real_digits_is_the_classifiers_accuracy() -> None:
     test = real(TEST)
-    found = Readback(samples=360).measure(digits(test))
+    found = ClassAccuracy(samples=360).measure(digits(test))
     assert found["readback_accuracy"] == found["readback_real"] > 0.99
     np.testing.assert_allclose(np.mean(list(found["readback_per_class"].values())), found["readback_real"], atol=0.01)
     assert json.loads(json.dumps(found)) == found
     assert found["protocol"] == {"seed": 3, "readback": {"samples": 360, "classifier": "digits_cnn"}}
-    wrong = Readback(samples=360).measure(digits(Samples(test.image, (test.label + 1) % 10)))
+    wrong = ClassAccuracy(samples=360).measure(digits(Samples(test.image, (test.label + 1) % 10)))
     assert wrong["readback_accuracy"] < 0.01
     assert wrong["readback_real"] == found["readback_real"]
 
 
 def test_readback_needs_digits_and_labels() -> None:
     with pytest.raises(UserError, match="asked for a class"):
-        Readback().measure(digits(Samples(noise(20).image, None)))
+        ClassAccuracy().measure(digits(Samples(noise(20).image, None)))
     view = dataclasses.replace(digits(noise(20)), classes=("cat", "dog"))
     with pytest.raises(UserError, match=r"not cat, dog"):
-        Readback().measure(view)
+        ClassAccuracy().measure(view)
 
 
-@pytest.mark.parametrize("measure", [DIGITS_CNN, Readback(), Modes(source=Ring())])
-def test_measures_survive_as_json(measure: Measure) -> None:
-    assert isinstance(measure, Measure)
+@pytest.mark.parametrize("measure", [DIGITS_CNN, ClassAccuracy(), Modes(source=Ring())])
+def test_measures_survive_as_json(measure: Metric) -> None:
+    assert isinstance(measure, Metric)
     assert codec.decode(json.loads(json.dumps(codec.encode(measure)))) == measure
 
 

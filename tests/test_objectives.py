@@ -12,7 +12,7 @@ from small import classification, segmentation
 from jaxgen.errors import UserError
 from jaxgen.metrics.accumulators import results
 from jaxgen.objectives.segmentation import Segmentation
-from jaxgen.optim.optimizer import Momentum, Optimizer
+from jaxgen.optim.optimizer import Optimizer, Sgd
 from jaxgen.optim.schedules import Constant
 from jaxgen.supervised.losses import CrossEntropy
 from jaxgen.supervised.mixing import CutMix, Mixup, NoMixing
@@ -86,7 +86,7 @@ class OneWeight(nn.Module):
 
 
 def one_weight(**more) -> Segmentation:
-    optimizer = Optimizer(rate=Constant(rate=0.0), method=Momentum())
+    optimizer = Optimizer(learning_rate=Constant(value=0.0), method=Sgd())
     return Segmentation(net=OneWeight(), optimizer=optimizer, **more)
 
 
@@ -113,7 +113,7 @@ def test_one_logit_serves_two_classes(key):
 
 def test_an_ignored_batch_changes_no_parameter(key):
     made = dataclasses.replace(segmentation().objective, steps=3)
-    objective = dataclasses.replace(made, optimizer=Optimizer(rate=Constant(rate=1.0), method=Momentum()))
+    objective = dataclasses.replace(made, optimizer=Optimizer(learning_rate=Constant(value=1.0), method=Sgd()))
     spec = {"image": jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8)}
     state = objective.init(key, spec)
     batch = {"image": jnp.zeros((2, 32, 32, 3), jnp.uint8), "mask": jnp.full((2, 32, 32), IGNORE, jnp.uint8)}

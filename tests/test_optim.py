@@ -9,7 +9,7 @@ import pytest
 from jaxgen import state, tree
 from jaxgen.errors import UserError
 from jaxgen.optim import optimizer
-from jaxgen.optim.optimizer import Adam, Momentum, Optimizer, RampedAdam
+from jaxgen.optim.optimizer import Adam, Optimizer, RampedAdam, Sgd
 from jaxgen.optim.schedules import Constant, Cosine, CosineRamp, InverseSqrt, Poly
 
 PARAMS = {"conv": {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array([0.5])}}
@@ -25,19 +25,19 @@ def one_update(optimizer: Optimizer, steps: int = 10):
 @pytest.mark.parametrize(
     ("schedule", "at", "expected"),
     [
-        (Constant(rate=0.1), 7, 0.1),
-        (Cosine(rate=1.0, warmup=0.2), 10, 0.5),
-        (Cosine(rate=1.0, warmup=0.2), 20, 1.0),
-        (Cosine(rate=1.0, warmup=0.2), 60, 0.5),
-        (Cosine(rate=1.0, warmup=0.2, floor=0.1), 100, 0.1),
-        (Cosine(rate=1.0, warmup=0.0), 0, 1.0),
-        (Poly(rate=1.0), 50, 0.5**0.9),
-        (Poly(rate=1.0, warmup=0.1, power=1.0), 5, 0.5),
-        (Poly(rate=1.0, warmup=0.1, power=1.0), 55, 0.5),
-        (Poly(rate=2.0, floor=0.25), 100, 0.5),
-        (InverseSqrt(rate=1.0, hold=16, warmup=4), 2, 0.5),
-        (InverseSqrt(rate=1.0, hold=16, warmup=4), 16, 1.0),
-        (InverseSqrt(rate=1.0, hold=16), 64, 0.5),
+        (Constant(value=0.1), 7, 0.1),
+        (Cosine(peak=1.0, warmup=0.2), 10, 0.5),
+        (Cosine(peak=1.0, warmup=0.2), 20, 1.0),
+        (Cosine(peak=1.0, warmup=0.2), 60, 0.5),
+        (Cosine(peak=1.0, warmup=0.2, end_factor=0.1), 100, 0.1),
+        (Cosine(peak=1.0, warmup=0.0), 0, 1.0),
+        (Poly(peak=1.0), 50, 0.5**0.9),
+        (Poly(peak=1.0, warmup=0.1, power=1.0), 5, 0.5),
+        (Poly(peak=1.0, warmup=0.1, power=1.0), 55, 0.5),
+        (Poly(peak=2.0, end_factor=0.25), 100, 0.5),
+        (InverseSqrt(peak=1.0, hold=16, warmup=4), 2, 0.5),
+        (InverseSqrt(peak=1.0, hold=16, warmup=4), 16, 1.0),
+        (InverseSqrt(peak=1.0, hold=16), 64, 0.5),
         (CosineRamp(first=4.0, last=1.0, until=0.5), 0, 4.0),
         (CosineRamp(first=4.0, last=1.0, until=0.6), 20, 1 + 3 * 0.75),  # a third of the way: cos(60°) is a half
         (CosineRamp(first=0.0, last=1.0, until=0.5), 25, 0.5),
@@ -52,16 +52,16 @@ def test_schedules_pass_through_known_points(schedule, at, expected):
 
 
 def test_momentum_decays_through_the_gradient_and_adam_beside_it():
-    sgd = one_update(Optimizer(rate=Constant(rate=0.1), method=Momentum(momentum=0.0), weight_decay=0.5))
+    sgd = one_update(Optimizer(learning_rate=Constant(value=0.1), method=Sgd(momentum=0.0), weight_decay=0.5))
     np.testing.assert_allclose(sgd["conv"]["kernel"], [-0.1 * (3 + 0.5), -0.1 * (4 - 1)], rtol=1e-6)
-    adam = one_update(Optimizer(rate=Constant(rate=0.1), method=Adam(), weight_decay=0.5))
+    adam = one_update(Optimizer(learning_rate=Constant(value=0.1), method=Adam(), weight_decay=0.5))
     # Adam's first step is the sign of the gradient, whatever its size.
     np.testing.assert_allclose(adam["conv"]["kernel"], [-0.1 * (1 + 0.5), -0.1 * (1 - 1)], rtol=1e-4, atol=1e-6)
 
 
 def test_ramped_adam_looks_as_far_back_as_its_schedule_says(key):
     b1, b2, eps, steps = 0.5, CosineRamp(first=0.5, last=0.9, until=0.4), 1e-6, 10
-    tx = Optimizer(rate=Constant(rate=0.1), method=RampedAdam(b1=b1, b2=b2, eps=eps)).transform(steps)
+    tx = Optimizer(learning_rate=Constant(value=0.1), method=RampedAdam(b1=b1, b2=b2, eps=eps)).transform(steps)
     grads = np.asarray(jax.random.normal(key, (6, 3)))
     held, m, v = tx.init(grads[0]), np.zeros(3), np.zeros(3)
     update = jax.jit(tx.update)
@@ -77,8 +77,10 @@ def test_ramped_adam_looks_as_far_back_as_its_schedule_says(key):
 def test_ramped_adam_with_a_constant_is_adam(key):
     grads = jax.random.normal(key, (4, 3))
     made = []
-    for method in (Adam(b1=0.0, b2=0.99), RampedAdam(b1=0.0, b2=Constant(rate=0.99))):
-        tx = Optimizer(rate=Constant(rate=0.1), method=method, weight_decay=0.5, decay="^w$").transform(10)
+    for method in (Adam(b1=0.0, b2=0.99), RampedAdam(b1=0.0, b2=Constant(value=0.99))):
+        tx = Optimizer(
+            learning_rate=Constant(value=0.1), method=method, weight_decay=0.5, weight_decay_mask="^w$"
+        ).transform(10)
         params = {"w": jnp.ones(3)}
         held = tx.init(params)
         for g in grads:
@@ -89,26 +91,26 @@ def test_ramped_adam_with_a_constant_is_adam(key):
 
 
 def test_weight_decay_leaves_what_the_expression_does_not_find():
-    updates = one_update(Optimizer(rate=Constant(rate=0.1), method=Momentum(momentum=0.0), weight_decay=0.5))
+    updates = one_update(Optimizer(learning_rate=Constant(value=0.1), method=Sgd(momentum=0.0), weight_decay=0.5))
     assert updates["conv"]["bias"] == 0
 
 
 def test_clipping_bounds_the_global_norm():
-    updates = one_update(Optimizer(rate=Constant(rate=1.0), method=Momentum(momentum=0.0), clip=1.0))
+    updates = one_update(Optimizer(learning_rate=Constant(value=1.0), method=Sgd(momentum=0.0), clip=1.0))
     np.testing.assert_allclose(optax.tree.norm(updates), 1.0, rtol=1e-6)
     np.testing.assert_allclose(updates["conv"]["kernel"], [-0.6, -0.8], rtol=1e-6)
 
 
 def test_multipliers_scale_and_freeze_by_path():
-    slow = Optimizer(rate=Constant(rate=1.0), method=Momentum(momentum=0.0), multipliers=((r"kernel$", 0.1),))
+    slow = Optimizer(learning_rate=Constant(value=1.0), method=Sgd(momentum=0.0), lr_multipliers=((r"kernel$", 0.1),))
     np.testing.assert_allclose(one_update(slow)["conv"]["kernel"], [-0.3, -0.4], rtol=1e-6)
-    frozen = Optimizer(rate=Constant(rate=1.0), weight_decay=1.0, multipliers=((r"conv/kernel", 0.0),))
+    frozen = Optimizer(learning_rate=Constant(value=1.0), weight_decay=1.0, lr_multipliers=((r"conv/kernel", 0.0),))
     assert not one_update(frozen)["conv"]["kernel"].any()
 
 
 def test_a_multiplier_that_finds_nothing_is_named():
     with pytest.raises(UserError, match=r"multipliers.*'kernle'.*conv/bias"):
-        Optimizer(rate=Constant(rate=1.0), multipliers=(("kernle", 1.0),)).transform(1).init(PARAMS)
+        Optimizer(learning_rate=Constant(value=1.0), lr_multipliers=(("kernle", 1.0),)).transform(1).init(PARAMS)
 
 
 def quadratic(params, stats, batch, key):
@@ -156,7 +158,7 @@ def test_digest_tells_any_two_trees_apart():
 def test_unit_keeps_kernels_at_unit_mean_square():
     params = {"a": {"weight": jnp.arange(24.0).reshape(2, 3, 4) + 1}, "gain": jnp.float32(3.0)}
     grads = jax.tree.map(jnp.ones_like, params)
-    tx = Optimizer(rate=Constant(rate=0.1), method=Momentum(), unit=r"weight$").transform(10)
+    tx = Optimizer(learning_rate=Constant(value=0.1), method=Sgd(), forced_weight_norm=r"weight$").transform(10)
     updates, _ = tx.update(grads, tx.init(params), params)
     after = optax.apply_updates(params, updates)
     np.testing.assert_allclose(jnp.square(after["a"]["weight"]).mean((0, 1)), 1.0, rtol=1e-3)
@@ -169,4 +171,4 @@ def test_unit_keeps_kernels_at_unit_mean_square():
 
 def test_unit_that_finds_nothing_is_refused():
     with pytest.raises(UserError, match="finds no parameter"):
-        Optimizer(rate=Constant(rate=0.1), unit="wieght").transform(10).init(PARAMS)
+        Optimizer(learning_rate=Constant(value=0.1), forced_weight_norm="wieght").transform(10).init(PARAMS)

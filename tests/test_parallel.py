@@ -9,7 +9,7 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 from jaxgen import tree
 from jaxgen.errors import UserError
 from jaxgen.models.r3gan import R3ganDiscriminator
-from jaxgen.parallel.activations import pinned
+from jaxgen.parallel.activations import constrained
 from jaxgen.parallel.mesh import MeshShape, check_batch, put_batch, with_shardings
 from jaxgen.parallel.rules import R3GAN, ByPath, Composed, Fsdp, Replicated, Split, shardings, table
 
@@ -156,7 +156,7 @@ def test_a_game_over_tensor_devices_changes_nothing(key):
         return jnp.square(net.apply({"params": params}, x, None, train=True)).sum()
 
     one = jax.jit(jax.value_and_grad(loss))(params, x)
-    two = jax.jit(pinned(mesh, jax.value_and_grad(loss)))(placed, put_batch(mesh, {"x": np.asarray(x)})["x"])
+    two = jax.jit(constrained(mesh, jax.value_and_grad(loss)))(placed, put_batch(mesh, {"x": np.asarray(x)})["x"])
     for (path, a), (_, b) in zip(tree.leaves(one), tree.leaves(two), strict=True):
         assert np.abs(np.asarray(a) - np.asarray(b)).max() <= 2e-5 * np.abs(a).max(), path
 

@@ -170,19 +170,19 @@ def test_an_incomplete_call_for_others_is_refused(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("JAX_NUM_PROCESSES", "2")
     with pytest.raises(UserError, match=r"JAX_COORDINATOR_ADDRESS, JAX_PROCESS_ID is not set"):
-        joined.join()
+        joined.initialize()
     monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "127.0.0.1:1")
     monkeypatch.setenv("JAX_PROCESS_ID", "first")
     with pytest.raises(UserError, match="cannot join the other processes"):
-        joined.join()
+        joined.initialize()
 
 
 def test_alone_nobody_is_waited_for(monkeypatch):
     for name in (*joined.BY_HAND, "SLURM_STEP_NODELIST", "OMPI_COMM_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    joined.join()
-    assert joined.first()
-    joined.together("nowhere")
+    joined.initialize()
+    assert joined.is_main_process()
+    joined.barrier("nowhere")
 
 
 def test_the_mistake_of_all_is_said_by_all(tmp_path, cache):

@@ -11,7 +11,7 @@ from jaxgen.data.tfds import Tfds
 from jaxgen.experiment import Experiment
 from jaxgen.models.resnet import CIFAR, ResNet
 from jaxgen.objectives.classification import Classification
-from jaxgen.optim.optimizer import Momentum, Optimizer
+from jaxgen.optim.optimizer import Optimizer, Sgd
 from jaxgen.optim.schedules import Cosine
 
 
@@ -19,7 +19,9 @@ def config() -> Experiment:
     return Experiment(
         objective=Classification(
             net=ResNet(classes=10, depth=18, stem=CIFAR),
-            optimizer=Optimizer(rate=Cosine(rate=0.1, warmup=0.025), method=Momentum(nesterov=True), weight_decay=5e-4),
+            optimizer=Optimizer(
+                learning_rate=Cosine(peak=0.1, warmup=0.025), method=Sgd(nesterov=True), weight_decay=5e-4
+            ),
         ),
         train=Pipeline(source=Tfds("cifar10", split="train"), transforms=(PadCrop(32, 32, pad=4), Flip())),
         test=Pipeline(source=Tfds("cifar10", split="test")),

@@ -13,7 +13,7 @@ from jaxgen.data.digits import Digits
 from jaxgen.experiment import Experiment
 from jaxgen.models.cnn import Cnn
 from jaxgen.objectives.classification import Classification
-from jaxgen.optim.ema import Warm
+from jaxgen.optim.ema import WarmupEma
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.optim.schedules import Cosine
 
@@ -22,9 +22,9 @@ def config() -> Experiment:
     return Experiment(
         objective=Classification(
             net=Cnn(classes=10, widths=(48, 64), hidden=(96,)),
-            optimizer=Optimizer(rate=Cosine(rate=2e-3), weight_decay=5e-2),
+            optimizer=Optimizer(learning_rate=Cosine(peak=2e-3), weight_decay=5e-2),
             smoothing=0.1,
-            averages=(Warm(rate=0.99),),
+            averages=(WarmupEma(decay=0.99),),
         ),
         train=Pipeline(source=Digits(split="train"), transforms=(Affine(fill=0),)),
         test=Pipeline(source=Digits(split="test")),

@@ -11,7 +11,7 @@ from jaxgen.data.tfds import Tfds
 from jaxgen.experiment import Experiment
 from jaxgen.models.resnet import ResNet
 from jaxgen.objectives.classification import Classification
-from jaxgen.optim.optimizer import Momentum, Optimizer
+from jaxgen.optim.optimizer import Optimizer, Sgd
 from jaxgen.optim.schedules import Cosine
 
 
@@ -22,8 +22,8 @@ def config() -> Experiment:
             net=ResNet(classes=1000, depth=50, dtype="bfloat16"),
             # 0.1 for each 256 examples, and five epochs of warm-up: sections 2.1 and 2.2 of the paper.
             optimizer=Optimizer(
-                rate=Cosine(rate=0.1 * batch_size / 256, warmup=5 / 90),
-                method=Momentum(nesterov=True),
+                learning_rate=Cosine(peak=0.1 * batch_size / 256, warmup=5 / 90),
+                method=Sgd(nesterov=True),
                 weight_decay=1e-4,
             ),
             smoothing=0.1,

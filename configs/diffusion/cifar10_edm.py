@@ -11,14 +11,14 @@ from jaxgen.data.batches import Pipeline
 from jaxgen.data.tfds import Tfds
 from jaxgen.diffusion.noise_distributions import LogNormal
 from jaxgen.diffusion.path import Edm
-from jaxgen.diffusion.predictions import Karras
+from jaxgen.diffusion.predictions import EdmPreconditioning
 from jaxgen.diffusion.sampling import Sampling
 from jaxgen.diffusion.sampling_schedules import Rho
 from jaxgen.diffusion.solvers import Heun
 from jaxgen.experiment import Experiment
 from jaxgen.models.songunet import SongUNet
 from jaxgen.objectives.diffusion import Diffusion
-from jaxgen.optim.ema import HalfLife
+from jaxgen.optim.ema import HalfLifeEma
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.optim.schedules import Cosine
 
@@ -32,12 +32,12 @@ def config() -> Experiment:
                 model_channels=128, multipliers=(2, 2, 2), blocks=4, attention=(16,), dropout=0.13, dtype="bfloat16"
             ),
             # 1e-3 after ten million images of warm-up, and no decay.
-            optimizer=Optimizer(rate=Cosine(rate=1e-3, warmup=10_000_000 / 200_000_000, floor=1.0)),
+            optimizer=Optimizer(learning_rate=Cosine(peak=1e-3, warmup=10_000_000 / 200_000_000, end_factor=1.0)),
             path=Edm(),
-            prediction=Karras(sigma_data=0.5),
-            levels=LogNormal(mean=-1.2, std=1.2),
-            sampling=Sampling(solver=Heun(), grid=Rho(steps=18)),
-            averages=(HalfLife(steps=500_000 / batch_size, ramp=0.05),),
+            prediction=EdmPreconditioning(sigma_data=0.5),
+            noise_distribution=LogNormal(mean=-1.2, std=1.2),
+            sampling=Sampling(solver=Heun(), schedule=Rho(steps=18)),
+            averages=(HalfLifeEma(steps=500_000 / batch_size, ramp=0.05),),
         ),
         train=Pipeline(source=Tfds("cifar10", split="train", label=None), transforms=(Flip(),)),
         test=Pipeline(source=Tfds("cifar10", split="test", label=None)),

@@ -8,12 +8,12 @@ configs/diffusion/digits_conditional.py)
 from configs.diffusion import digits_edm
 from jaxgen.diffusion.guidance import ClassifierFree
 from jaxgen.diffusion.path import Edm
-from jaxgen.diffusion.predictions import Karras
+from jaxgen.diffusion.predictions import EdmPreconditioning
 from jaxgen.diffusion.sampling import Sampling
 from jaxgen.diffusion.sampling_schedules import Rho
 from jaxgen.diffusion.solvers import Heun
 from jaxgen.experiment import Experiment
-from jaxgen.metrics.class_accuracy import Readback
+from jaxgen.metrics.class_accuracy import ClassAccuracy
 from jaxgen.objectives.diffusion import Diffusion
 
 
@@ -22,10 +22,10 @@ def config() -> Experiment:
         net=digits_edm.net(classes=10),
         optimizer=digits_edm.OPTIMIZER,
         path=Edm(),
-        prediction=Karras(sigma_data=0.8),
-        levels=digits_edm.LEVELS,
-        sampling=Sampling(solver=Heun(), grid=Rho(steps=18), guidance=ClassifierFree(scale=1.5)),
+        prediction=EdmPreconditioning(sigma_data=0.8),
+        noise_distribution=digits_edm.LEVELS,
+        sampling=Sampling(solver=Heun(), schedule=Rho(steps=18), guidance=ClassifierFree(scale=1.5)),
         label_dropout=0.1,
         averages=digits_edm.AVERAGES,
     )
-    return digits_edm.digits(objective, transforms=(), measures=(Readback(),))
+    return digits_edm.digits(objective, transforms=(), measures=(ClassAccuracy(),))

@@ -7,7 +7,7 @@ Promise: fd_digits_cnn 1.568 (floor 0.448) and 4.460 bits/dim of the test digits
 from configs.diffusion import digits_edm
 from jaxgen.diffusion.noise_distributions import LowDiscrepancy, Uniform
 from jaxgen.diffusion.path import LinearBetas
-from jaxgen.diffusion.predictions import Plain
+from jaxgen.diffusion.predictions import Direct
 from jaxgen.diffusion.quantities import Eps
 from jaxgen.diffusion.sampling import Sampling
 from jaxgen.diffusion.sampling_schedules import Trailing
@@ -23,9 +23,9 @@ def config() -> Experiment:
             net=digits_edm.net(),
             optimizer=digits_edm.OPTIMIZER,
             path=LinearBetas(),
-            prediction=Plain(quantity=Eps()),
-            levels=LowDiscrepancy(levels=Uniform()),
-            sampling=Sampling(solver=Ddim(), grid=Trailing(steps=50)),
+            prediction=Direct(quantity=Eps()),
+            noise_distribution=LowDiscrepancy(distribution=Uniform()),
+            sampling=Sampling(solver=Ddim(), schedule=Trailing(steps=50)),
             averages=digits_edm.AVERAGES,
         ),
         measures=(Likelihood(steps=32, probes=1, sigma_min=None, sigma_max=None),),

@@ -11,7 +11,7 @@ from jaxgen.data.batches import Pipeline
 from jaxgen.data.digits import Digits
 from jaxgen.diffusion.noise_distributions import LogNormal, LowDiscrepancy
 from jaxgen.diffusion.path import Edm
-from jaxgen.diffusion.predictions import Karras
+from jaxgen.diffusion.predictions import EdmPreconditioning
 from jaxgen.diffusion.sampling import Sampling
 from jaxgen.diffusion.sampling_schedules import Rho
 from jaxgen.diffusion.solvers import Heun
@@ -20,13 +20,13 @@ from jaxgen.features.digits_cnn import DigitsCnn
 from jaxgen.metrics.distribution import Distribution
 from jaxgen.models.songunet import SongUNet
 from jaxgen.objectives.diffusion import Diffusion
-from jaxgen.optim.ema import HalfLife
+from jaxgen.optim.ema import HalfLifeEma
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.optim.schedules import Cosine
 
-OPTIMIZER = Optimizer(rate=Cosine(rate=3e-3), clip=1.0)
-LEVELS = LowDiscrepancy(levels=LogNormal(mean=-0.7, std=1.0))  # where 8×8 digits take shape
-AVERAGES = (HalfLife(steps=200.0),)
+OPTIMIZER = Optimizer(learning_rate=Cosine(peak=3e-3), clip=1.0)
+LEVELS = LowDiscrepancy(distribution=LogNormal(mean=-0.7, std=1.0))  # where 8×8 digits take shape
+AVERAGES = (HalfLifeEma(steps=200.0),)
 
 
 def net(classes: int = 0) -> nn.Module:
@@ -39,7 +39,7 @@ def digits(objective: Diffusion, transforms: tuple = (Unlabelled(),), measures: 
         objective=objective,
         train=Pipeline(source=Digits(split="train"), transforms=transforms),
         test=Pipeline(source=Digits(split="test"), transforms=transforms),
-        measures=(Distribution(features=DigitsCnn(), samples=1437), *measures),
+        metrics=(Distribution(features=DigitsCnn(), samples=1437), *measures),
         steps=2000,
         batch_size=64,
         test_batch_size=360,
@@ -55,9 +55,9 @@ def config() -> Experiment:
             net=net(),
             optimizer=OPTIMIZER,
             path=Edm(),
-            prediction=Karras(sigma_data=0.8),
-            levels=LEVELS,
-            sampling=Sampling(solver=Heun(), grid=Rho(steps=18)),
+            prediction=EdmPreconditioning(sigma_data=0.8),
+            noise_distribution=LEVELS,
+            sampling=Sampling(solver=Heun(), schedule=Rho(steps=18)),
             averages=AVERAGES,
         )
     )

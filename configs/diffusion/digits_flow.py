@@ -8,10 +8,10 @@ from configs.diffusion import digits_edm
 from jaxgen.diffusion.flow import FlowHeun
 from jaxgen.diffusion.noise_distributions import LogitNormal, LowDiscrepancy
 from jaxgen.diffusion.path import Flow
-from jaxgen.diffusion.predictions import Plain
+from jaxgen.diffusion.predictions import Direct
 from jaxgen.diffusion.quantities import Velocity
 from jaxgen.diffusion.sampling import Sampling
-from jaxgen.diffusion.sampling_schedules import Uniform
+from jaxgen.diffusion.sampling_schedules import UniformTime
 from jaxgen.experiment import Experiment
 from jaxgen.objectives.diffusion import Diffusion
 
@@ -22,9 +22,9 @@ def config() -> Experiment:
             net=digits_edm.net(),
             optimizer=digits_edm.OPTIMIZER,
             path=Flow(),
-            prediction=Plain(quantity=Velocity(), time_scale=10.0),
-            levels=LowDiscrepancy(levels=LogitNormal()),
-            sampling=Sampling(solver=FlowHeun(), grid=Uniform(steps=18)),
+            prediction=Direct(quantity=Velocity(), time_scale=10.0),
+            noise_distribution=LowDiscrepancy(distribution=LogitNormal()),
+            sampling=Sampling(solver=FlowHeun(), schedule=UniformTime(steps=18)),
             averages=digits_edm.AVERAGES,
         )
     )

@@ -14,7 +14,7 @@ from jaxgen.data.latents import Latents
 from jaxgen.diffusion.guidance import ClassifierFree
 from jaxgen.diffusion.noise_distributions import Uniform
 from jaxgen.diffusion.path import LinearBetas
-from jaxgen.diffusion.predictions import Plain
+from jaxgen.diffusion.predictions import Direct
 from jaxgen.diffusion.quantities import Eps
 from jaxgen.diffusion.sampling import Sampling
 from jaxgen.diffusion.sampling_schedules import Trailing
@@ -22,7 +22,7 @@ from jaxgen.diffusion.stochastic import Ancestral
 from jaxgen.experiment import Experiment
 from jaxgen.models.dit import XL, DiT
 from jaxgen.objectives.diffusion import Diffusion
-from jaxgen.optim.ema import Steady
+from jaxgen.optim.ema import ConstantEma
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.optim.schedules import Constant
 from jaxgen.parallel.mesh import MeshShape
@@ -56,13 +56,13 @@ def config() -> Experiment:
     return latents(
         Diffusion(
             net=xl2(),
-            optimizer=Optimizer(rate=Constant(rate=1e-4)),
+            optimizer=Optimizer(learning_rate=Constant(value=1e-4)),
             path=LinearBetas(),
-            prediction=Plain(quantity=Eps()),
-            levels=Uniform(),
-            sampling=Sampling(solver=Ancestral(), grid=Trailing(steps=250), guidance=ClassifierFree(scale=1.5)),
+            prediction=Direct(quantity=Eps()),
+            noise_distribution=Uniform(),
+            sampling=Sampling(solver=Ancestral(), schedule=Trailing(steps=250), guidance=ClassifierFree(scale=1.5)),
             label_dropout=0.1,
-            averages=(Steady(rate=0.9999),),
+            averages=(ConstantEma(decay=0.9999),),
             side=4,
         )
     )

@@ -6,15 +6,15 @@ Promise: unverified (the paper: FID 8.3, or 2.06 at guidance 1.5 with 250 steps 
 from configs.diffusion import imagenet256_dit_xl2
 from jaxgen.diffusion.flow import FlowHeun
 from jaxgen.diffusion.guidance import ClassifierFree
-from jaxgen.diffusion.noise_distributions import Uniform as UniformLevels
+from jaxgen.diffusion.noise_distributions import UniformTime as UniformLevels
 from jaxgen.diffusion.path import Flow
-from jaxgen.diffusion.predictions import Plain
+from jaxgen.diffusion.predictions import Direct
 from jaxgen.diffusion.quantities import Velocity
 from jaxgen.diffusion.sampling import Sampling
-from jaxgen.diffusion.sampling_schedules import Uniform
+from jaxgen.diffusion.sampling_schedules import UniformTime
 from jaxgen.experiment import Experiment
 from jaxgen.objectives.diffusion import Diffusion
-from jaxgen.optim.ema import Steady
+from jaxgen.optim.ema import ConstantEma
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.optim.schedules import Constant
 
@@ -23,13 +23,13 @@ def config() -> Experiment:
     return imagenet256_dit_xl2.latents(
         Diffusion(
             net=imagenet256_dit_xl2.xl2(),
-            optimizer=Optimizer(rate=Constant(rate=1e-4)),
+            optimizer=Optimizer(learning_rate=Constant(value=1e-4)),
             path=Flow(),
-            prediction=Plain(quantity=Velocity()),
-            levels=UniformLevels(),
-            sampling=Sampling(solver=FlowHeun(), grid=Uniform(steps=125), guidance=ClassifierFree(scale=1.5)),
+            prediction=Direct(quantity=Velocity()),
+            noise_distribution=UniformLevels(),
+            sampling=Sampling(solver=FlowHeun(), schedule=UniformTime(steps=125), guidance=ClassifierFree(scale=1.5)),
             label_dropout=0.1,
-            averages=(Steady(rate=0.9999),),
+            averages=(ConstantEma(decay=0.9999),),
             side=4,
         )
     )

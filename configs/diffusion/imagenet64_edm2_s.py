@@ -9,15 +9,15 @@ from jaxgen.data.batches import Pipeline
 from jaxgen.data.tfds import Tfds
 from jaxgen.diffusion.noise_distributions import LogNormal
 from jaxgen.diffusion.path import Edm
-from jaxgen.diffusion.predictions import Karras
+from jaxgen.diffusion.predictions import EdmPreconditioning
 from jaxgen.diffusion.sampling import Sampling
 from jaxgen.diffusion.sampling_schedules import Rho
 from jaxgen.diffusion.solvers import Heun
-from jaxgen.diffusion.weighting import Plain, Uncertainty
+from jaxgen.diffusion.weighting import Uncertainty, Unweighted
 from jaxgen.experiment import Experiment
 from jaxgen.models.edm2 import WEIGHTS, Edm2UNet
 from jaxgen.objectives.diffusion import Diffusion
-from jaxgen.optim.ema import Power
+from jaxgen.optim.ema import PowerEma
 from jaxgen.optim.optimizer import Adam, Optimizer
 from jaxgen.optim.schedules import InverseSqrt
 from jaxgen.parallel.mesh import MeshShape
@@ -30,16 +30,16 @@ def config() -> Experiment:
         objective=Diffusion(
             net=Edm2UNet(classes=1000, dtype="bfloat16"),
             optimizer=Optimizer(
-                rate=InverseSqrt(rate=0.01, hold=35_000, warmup=10_000_000 // batch_size),
+                learning_rate=InverseSqrt(peak=0.01, hold=35_000, warmup=10_000_000 // batch_size),
                 method=Adam(b1=0.9, b2=0.99),
-                unit=WEIGHTS,
+                forced_weight_norm=WEIGHTS,
             ),
             path=Edm(),
-            prediction=Karras(sigma_data=0.5),
-            levels=LogNormal(mean=-0.8, std=1.6),
-            weighting=Uncertainty(base=Plain()),
-            sampling=Sampling(solver=Heun(), grid=Rho(steps=32)),
-            averages=(Power(width=0.05), Power(width=0.1)),
+            prediction=EdmPreconditioning(sigma_data=0.5),
+            noise_distribution=LogNormal(mean=-0.8, std=1.6),
+            weighting=Uncertainty(base=Unweighted()),
+            sampling=Sampling(solver=Heun(), schedule=Rho(steps=32)),
+            averages=(PowerEma(width=0.05), PowerEma(width=0.1)),
         ),
         train=Pipeline(source=Tfds("imagenet_resized/64x64", split="train"), workers=8),
         test=Pipeline(source=Tfds("imagenet_resized/64x64", split="validation"), workers=8),

@@ -10,7 +10,7 @@ from jaxgen.data.batches import Pipeline
 from jaxgen.data.mixture import Spiral
 from jaxgen.diffusion.noise_distributions import LogNormal
 from jaxgen.diffusion.path import Edm
-from jaxgen.diffusion.predictions import Karras
+from jaxgen.diffusion.predictions import EdmPreconditioning
 from jaxgen.diffusion.sampling import Sampling
 from jaxgen.diffusion.sampling_schedules import Rho
 from jaxgen.diffusion.solvers import Heun
@@ -21,7 +21,7 @@ from jaxgen.metrics.likelihood import Likelihood
 from jaxgen.metrics.modes import Modes
 from jaxgen.models.mlp import MlpDenoiser
 from jaxgen.objectives.diffusion import Diffusion
-from jaxgen.optim.ema import HalfLife
+from jaxgen.optim.ema import HalfLifeEma
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.optim.schedules import Cosine
 
@@ -30,17 +30,17 @@ def config() -> Experiment:
     return Experiment(
         objective=Diffusion(
             net=MlpDenoiser(),
-            optimizer=Optimizer(rate=Cosine(rate=2e-3)),
+            optimizer=Optimizer(learning_rate=Cosine(peak=2e-3)),
             path=Edm(sigma_max=20.0),
-            prediction=Karras(sigma_data=0.5),
-            levels=LogNormal(mean=-2.0, std=1.5),
-            sampling=Sampling(solver=Heun(), grid=Rho(steps=24, sigma_max=20.0)),
-            averages=(HalfLife(steps=200.0),),
+            prediction=EdmPreconditioning(sigma_data=0.5),
+            noise_distribution=LogNormal(mean=-2.0, std=1.5),
+            sampling=Sampling(solver=Heun(), schedule=Rho(steps=24, sigma_max=20.0)),
+            averages=(HalfLifeEma(steps=200.0),),
             side=64,
         ),
         train=Pipeline(source=Spiral(), transforms=(Unlabelled(),)),
         test=Pipeline(source=Spiral(seed=1, size=4000), transforms=(Unlabelled(),)),
-        measures=(
+        metrics=(
             Distribution(features=Pixels(), samples=4000),
             Modes(source=Spiral(), samples=4000),
             Likelihood(rows=2000, sigma_max=20.0, source=Spiral()),

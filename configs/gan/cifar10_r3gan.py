@@ -16,7 +16,7 @@ from jaxgen.data.tfds import Tfds
 from jaxgen.experiment import Experiment
 from jaxgen.models.r3gan import R3ganDiscriminator, R3ganGenerator
 from jaxgen.objectives.gan import Gan
-from jaxgen.optim.ema import RampedHalfLife
+from jaxgen.optim.ema import RampedHalfLifeEma
 from jaxgen.optim.optimizer import Optimizer, RampedAdam
 from jaxgen.optim.schedules import CosineRamp
 
@@ -63,7 +63,7 @@ def game(
     """
     until = 20_000_000 / (steps * batch)
     optimizer = Optimizer(
-        rate=CosineRamp(first=2e-4, last=5e-5, until=until),
+        learning_rate=CosineRamp(first=2e-4, last=5e-5, until=until),
         method=RampedAdam(b2=CosineRamp(first=0.9, last=0.99, until=until)),
     )
     falling = CosineRamp(first=gamma, last=gamma / 10, until=until)
@@ -82,5 +82,5 @@ def game(
             saturation=0.5,
             cutout=1.0,
         ),
-        averages=(RampedHalfLife(steps=half_life / batch, until=until * steps),),
+        averages=(RampedHalfLifeEma(steps=half_life / batch, until=until * steps),),
     )

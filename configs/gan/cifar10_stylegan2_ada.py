@@ -15,14 +15,14 @@ from jaxgen.experiment import Experiment
 from jaxgen.models.stylegan2 import StyleGan2Generator
 from jaxgen.models.stylegan2_discriminator import PlainStyleGan2Discriminator
 from jaxgen.objectives.gan import Gan
-from jaxgen.optim.ema import HalfLife
+from jaxgen.optim.ema import HalfLifeEma
 from jaxgen.optim.optimizer import Adam, Optimizer
 from jaxgen.optim.schedules import Constant
 
 
 def config() -> Experiment:
     batch_size = 64
-    optimizer = Optimizer(rate=Constant(rate=0.0025), method=Adam(b1=0.0, b2=0.99))
+    optimizer = Optimizer(learning_rate=Constant(value=0.0025), method=Adam(b1=0.0, b2=0.99))
     return Experiment(
         objective=Gan(
             generator=StyleGan2Generator(side=32, mapping_layers=2, mixing=0.0, dtype="bfloat16"),
@@ -30,9 +30,9 @@ def config() -> Experiment:
             generator_optimizer=optimizer,
             discriminator_optimizer=optimizer,
             loss=NonSaturating(),
-            penalties=(R1(gamma=Constant(rate=0.01), every=16),),
+            penalties=(R1(gamma=Constant(value=0.01), every=16),),
             augmentation=Ada(),
-            averages=(HalfLife(steps=500_000 / batch_size, ramp=0.05),),
+            averages=(HalfLifeEma(steps=500_000 / batch_size, ramp=0.05),),
         ),
         train=Pipeline(source=Tfds("cifar10", split="train", label=None)),
         test=Pipeline(source=Tfds("cifar10", split="test", label=None)),

@@ -5,8 +5,8 @@ Promise: unverified
 
 from configs.gan.digits_r3gan import digits, r3gan
 from jaxgen.experiment import Experiment
-from jaxgen.metrics.class_accuracy import Readback
+from jaxgen.metrics.class_accuracy import ClassAccuracy
 
 
 def config() -> Experiment:
-    return digits(r3gan(classes=10), transforms=(), measures=(Readback(),))
+    return digits(r3gan(classes=10), transforms=(), measures=(ClassAccuracy(),))

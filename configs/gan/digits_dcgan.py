@@ -13,7 +13,7 @@ from jaxgen.optim.schedules import Constant
 
 
 def config() -> Experiment:
-    optimizer = Optimizer(rate=Constant(rate=2e-4), method=Adam(b1=0.5, b2=0.999))
+    optimizer = Optimizer(learning_rate=Constant(value=2e-4), method=Adam(b1=0.5, b2=0.999))
     objective = Gan(
         generator=DcganGenerator(channels=1, widths=(128,)),
         discriminator=DcganDiscriminator(widths=(128,)),

@@ -12,7 +12,7 @@ from jaxgen.features.digits_cnn import DigitsCnn
 from jaxgen.metrics.distribution import Distribution
 from jaxgen.models.r3gan import R3ganDiscriminator, R3ganGenerator
 from jaxgen.objectives.gan import Gan
-from jaxgen.optim.ema import HalfLife
+from jaxgen.optim.ema import HalfLifeEma
 from jaxgen.optim.optimizer import Optimizer, RampedAdam
 from jaxgen.optim.schedules import CosineRamp
 
@@ -23,7 +23,7 @@ def config() -> Experiment:
 
 def r3gan(classes: int) -> Gan:
     """The nets and the game, with or without classes."""
-    optimizer = Optimizer(rate=CosineRamp(first=1e-3, last=1e-4), method=RampedAdam())
+    optimizer = Optimizer(learning_rate=CosineRamp(first=1e-3, last=1e-4), method=RampedAdam())
     gamma = CosineRamp(first=1.0, last=0.1)
     widths = (64, 32)
     return Gan(
@@ -32,7 +32,7 @@ def r3gan(classes: int) -> Gan:
         generator_optimizer=optimizer,
         discriminator_optimizer=optimizer,
         penalties=(R1(gamma=gamma), R2(gamma=gamma)),
-        averages=(HalfLife(steps=200.0),),
+        averages=(HalfLifeEma(steps=200.0),),
     )
 
 
@@ -42,7 +42,7 @@ def digits(objective: Gan, transforms: tuple = (Unlabelled(),), measures: tuple 
         objective=objective,
         train=Pipeline(source=Digits(split="train"), transforms=transforms),
         test=Pipeline(source=Digits(split="test"), transforms=transforms),
-        measures=(Distribution(features=DigitsCnn(), samples=1437), *measures),
+        metrics=(Distribution(features=DigitsCnn(), samples=1437), *measures),
         steps=steps,
         batch_size=64 * objective.parts,
         test_batch_size=360,

@@ -14,7 +14,7 @@ from jaxgen.experiment import Experiment
 from jaxgen.metrics.modes import Modes
 from jaxgen.models.mlp import MlpDiscriminator, MlpGenerator
 from jaxgen.objectives.gan import Gan
-from jaxgen.optim.ema import HalfLife
+from jaxgen.optim.ema import HalfLifeEma
 from jaxgen.optim.optimizer import Adam, Optimizer
 from jaxgen.optim.schedules import CosineRamp
 
@@ -25,7 +25,7 @@ def config() -> Experiment:
 
 def plane(train: Mixture, test: Mixture, scale: float) -> Experiment:
     """What the mixtures share; `scale` is about as long as the points lie from 0."""
-    optimizer = Optimizer(rate=CosineRamp(first=2e-3, last=1e-5), method=Adam(b1=0.0, b2=0.99))
+    optimizer = Optimizer(learning_rate=CosineRamp(first=2e-3, last=1e-5), method=Adam(b1=0.0, b2=0.99))
     # Slopes fall with the length that they are measured by, and their squares with its square. At last a steep
     # discriminator, for modes that are as narrow as these.
     gamma = CosineRamp(first=0.25 * scale**2, last=2.5e-5 * scale**2)
@@ -36,12 +36,12 @@ def plane(train: Mixture, test: Mixture, scale: float) -> Experiment:
             generator_optimizer=optimizer,
             discriminator_optimizer=optimizer,
             penalties=(R1(gamma=gamma), R2(gamma=gamma)),
-            averages=(HalfLife(steps=500.0),),
+            averages=(HalfLifeEma(steps=500.0),),
             side=50,
         ),
         train=Pipeline(source=train, transforms=(Unlabelled(),)),
         test=Pipeline(source=test, transforms=(Unlabelled(),)),
-        measures=(Modes(source=train),),
+        metrics=(Modes(source=train),),
         steps=120_000,
         batch_size=200,
         test_batch_size=2500,

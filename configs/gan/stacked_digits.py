@@ -10,16 +10,16 @@ from jaxgen.data.augment import Unlabelled
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.stacked import StackedDigits
 from jaxgen.experiment import Experiment
-from jaxgen.metrics.stacked_modes import Triples
+from jaxgen.metrics.stacked_modes import StackedModes
 from jaxgen.models.mlp import MlpDiscriminator, MlpGenerator
 from jaxgen.objectives.gan import Gan
-from jaxgen.optim.ema import HalfLife
+from jaxgen.optim.ema import HalfLifeEma
 from jaxgen.optim.optimizer import Optimizer, RampedAdam
 from jaxgen.optim.schedules import CosineRamp
 
 
 def config() -> Experiment:
-    optimizer = Optimizer(rate=CosineRamp(first=1e-3, last=5e-5), method=RampedAdam())
+    optimizer = Optimizer(learning_rate=CosineRamp(first=1e-3, last=5e-5), method=RampedAdam())
     gamma = CosineRamp(first=1.0, last=0.1)
     return Experiment(
         objective=Gan(
@@ -28,11 +28,11 @@ def config() -> Experiment:
             generator_optimizer=optimizer,
             discriminator_optimizer=optimizer,
             penalties=(R1(gamma=gamma), R2(gamma=gamma)),
-            averages=(HalfLife(steps=500.0),),
+            averages=(HalfLifeEma(steps=500.0),),
         ),
         train=Pipeline(source=StackedDigits(), transforms=(Unlabelled(),)),
         test=Pipeline(source=StackedDigits(split="test", size=2600), transforms=(Unlabelled(),)),
-        measures=(Triples(),),
+        metrics=(StackedModes(),),
         steps=8000,
         batch_size=512,
         test_batch_size=2600,

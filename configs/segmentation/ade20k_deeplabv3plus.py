@@ -13,7 +13,7 @@ from jaxgen.data.folder import SegmentationFolder
 from jaxgen.experiment import Experiment
 from jaxgen.models.deeplab import DeepLabV3Plus
 from jaxgen.objectives.segmentation import Segmentation
-from jaxgen.optim.optimizer import Momentum, Optimizer
+from jaxgen.optim.optimizer import Optimizer, Sgd
 from jaxgen.optim.schedules import Poly
 from jaxgen.supervised.inference import Sliding
 
@@ -27,7 +27,9 @@ def config() -> Experiment:
     return Experiment(
         objective=Segmentation(
             net=DeepLabV3Plus(classes=150, depth=50, output_stride=8, rates=(12, 24, 36), dtype="bfloat16"),
-            optimizer=Optimizer(rate=Poly(rate=0.01, floor=0.01), method=Momentum(momentum=0.9), weight_decay=5e-4),
+            optimizer=Optimizer(
+                learning_rate=Poly(peak=0.01, end_factor=0.01), method=Sgd(momentum=0.9), weight_decay=5e-4
+            ),
             inference=Sliding(height=512, width=512, stride=(341, 341)),
         ),
         train=Pipeline(

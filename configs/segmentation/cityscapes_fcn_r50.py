@@ -13,7 +13,7 @@ from jaxgen.data.tfds import Tfds
 from jaxgen.experiment import Experiment
 from jaxgen.models.fcn_resnet import FcnResnet
 from jaxgen.objectives.segmentation import Segmentation
-from jaxgen.optim.optimizer import Momentum, Optimizer
+from jaxgen.optim.optimizer import Optimizer, Sgd
 from jaxgen.optim.schedules import Poly
 
 
@@ -32,7 +32,9 @@ def config() -> Experiment:
     return Experiment(
         objective=Segmentation(
             net=FcnResnet(classes=19, depth=50, dtype="bfloat16"),
-            optimizer=Optimizer(rate=Poly(rate=0.01, floor=0.01), method=Momentum(momentum=0.9), weight_decay=5e-4),
+            optimizer=Optimizer(
+                learning_rate=Poly(peak=0.01, end_factor=0.01), method=Sgd(momentum=0.9), weight_decay=5e-4
+            ),
             aux_weight=0.4,
         ),
         train=Pipeline(

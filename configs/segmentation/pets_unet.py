@@ -12,7 +12,7 @@ from jaxgen.data.tfds import Tfds
 from jaxgen.experiment import Experiment
 from jaxgen.models.unet import Unet
 from jaxgen.objectives.segmentation import Segmentation
-from jaxgen.optim.ema import Warm
+from jaxgen.optim.ema import WarmupEma
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.optim.schedules import Cosine
 from jaxgen.supervised.losses import CrossEntropy, Dice, Sum
@@ -27,9 +27,9 @@ def config() -> Experiment:
     return Experiment(
         objective=Segmentation(
             net=Unet(classes=3, widths=(32, 64, 128, 256, 512), dtype="bfloat16"),
-            optimizer=Optimizer(rate=Cosine(rate=1e-3), weight_decay=1e-2, clip=1.0),
+            optimizer=Optimizer(learning_rate=Cosine(peak=1e-3), weight_decay=1e-2, clip=1.0),
             loss=Sum(terms=((1.0, CrossEntropy()), (1.0, Dice()))),
-            averages=(Warm(rate=0.999),),
+            averages=(WarmupEma(decay=0.999),),
         ),
         train=Pipeline(
             source=pets,

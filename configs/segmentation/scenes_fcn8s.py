@@ -38,7 +38,7 @@ def scenes(net: nn.Module) -> Experiment:
     return Experiment(
         objective=Segmentation(
             net=net,
-            optimizer=Optimizer(rate=Cosine(rate=3e-3), method=Adam(), weight_decay=1e-2, clip=1.0),
+            optimizer=Optimizer(learning_rate=Cosine(peak=3e-3), method=Adam(), weight_decay=1e-2, clip=1.0),
         ),
         train=Pipeline(source=Scenes(split="train"), transforms=(Affine(degrees=6.0, shift=0.0), Photometric())),
         test=Pipeline(source=Scenes(split="test")),

@@ -13,7 +13,7 @@ from jaxgen.experiment import Experiment
 from jaxgen.models.fcn import PAPER, Fcn
 from jaxgen.models.vgg import VggBackbone
 from jaxgen.objectives.segmentation import Segmentation
-from jaxgen.optim.optimizer import Momentum, Optimizer
+from jaxgen.optim.optimizer import Optimizer, Sgd
 from jaxgen.optim.schedules import Constant
 
 CLASSES = (
@@ -37,10 +37,10 @@ def config() -> Experiment:
             net=Fcn(classes=21, stride=8, backbone=VggBackbone(), geometry=PAPER),
             # Section 4.3: minibatches of 20, momentum 0.9, rate 1e-4, doubled for biases, which do not decay.
             optimizer=Optimizer(
-                rate=Constant(rate=1e-4),
-                method=Momentum(momentum=0.9),
+                learning_rate=Constant(value=1e-4),
+                method=Sgd(momentum=0.9),
                 weight_decay=5e-4,
-                multipliers=((r"bias$", 2.0),),
+                lr_multipliers=((r"bias$", 2.0),),
             ),
         ),
         train=Pipeline(source=pictures("train"), transforms=(PadTo(500, 500), Flip()), workers=4),

@@ -83,7 +83,7 @@ class Probability(Protocol):
 class Fixed:
     """p by a schedule, such as CosineRamp(first=0.0, last=0.3, until=0.2) (R3GAN, arXiv:2501.05441, appendix D)."""
 
-    p: Schedule = Constant(rate=1.0)
+    p: Schedule = Constant(value=1.0)
 
     def init(self) -> Tree:
         return {}

@@ -20,12 +20,12 @@ def thumbnails(x: Float[Array, "b *s"]) -> Float[Array, "b d"]:
     return x.reshape(len(x), -1)
 
 
-def spread(x: Float[Array, "b d"]) -> Float[Array, ""]:
+def diversity(x: Float[Array, "b d"]) -> Float[Array, ""]:
     """Return the root mean square distance between neighbours in the batch."""
     return jnp.sqrt(jnp.square(x - jnp.roll(x, 1, axis=0)).sum(1).mean() + 1e-12)
 
 
-def covered(real: Float[Array, "b d"], fake: Float[Array, "b d"]) -> Float[Array, ""]:
+def neighbour_coverage(real: Float[Array, "b d"], fake: Float[Array, "b d"]) -> Float[Array, ""]:
     """Return the share of the real rows whose nearest other row is a generated one.
 
     Where they cannot be told apart it is a half; less means that the generator misses some of the data (the real half
@@ -40,10 +40,10 @@ def covered(real: Float[Array, "b d"], fake: Float[Array, "b d"]) -> Float[Array
     return (squared(real, fake).min(1) < own.min(1)).mean()
 
 
-def beside(real: Float[Array, "b *s"], fake: Float[Array, "b *s"]) -> dict[str, Float[Array, ""]]:
+def compared(real: Float[Array, "b *s"], fake: Float[Array, "b *s"]) -> dict[str, Float[Array, ""]]:
     """Return `spread`, of the samples as a share of the data's, and `covered`, within one batch."""
     real, fake = thumbnails(real), thumbnails(fake)
-    return {"spread": spread(fake) / spread(real), "covered": covered(real, fake)}
+    return {"spread": diversity(fake) / diversity(real), "covered": neighbour_coverage(real, fake)}
 
 
 def warnings(values: Mapping[str, float], share: float) -> dict[str, str]:

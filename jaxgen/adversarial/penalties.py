@@ -20,8 +20,10 @@ from jaxgen.typing import Tree
 
 Rows = Float[Array, " b"]
 Pictures = Float[Array, "b *s"]  # pictures f32[b h w c], or points f32[b d]
-Critic = Callable[[Float[Array, "b *s"]], Float[Array, " b"]]  # D, and whatever augments its pictures
-Critics = tuple[Critic, Critic]  # as it sees the real ones, and the fakes: each kind has its own draws of augmentation
+Discriminate = Callable[[Float[Array, "b *s"]], Float[Array, " b"]]  # D, and whatever augments its pictures
+Discriminates = tuple[
+    Discriminate, Discriminate
+]  # as it sees the real ones, and the fakes: each kind has its own draws of augmentation
 
 # A root has an infinite slope at 0, which times 0 is NaN. This number inside it keeps the slope finite, and is below
 # float32's resolution of the square of any length above 0.01 (compare_gan, arXiv:1807.04720, puts 1e-4 there, which
@@ -37,7 +39,7 @@ class Penalty(Protocol):
         """Return the memory before the first step, {} where there is none."""
         ...
 
-    def rows(self, critics: Critics, real: Pictures, fake: Pictures, memory: Tree, key: PRNGKeyArray) -> Rows:
+    def rows(self, critics: Discriminates, real: Pictures, fake: Pictures, memory: Tree, key: PRNGKeyArray) -> Rows:
         """Return the penalty of each row, without its weight."""
         ...
 
@@ -133,9 +135,9 @@ class R1(_OfGamma):
     The square is summed over all of a picture's numbers. Raises UserError for a negative gamma, or `every` below 1.
     """
 
-    def rows(self, critics: Critics, real: Pictures, fake: Pictures, memory: Tree, key: PRNGKeyArray) -> Rows:
+    def rows(self, critics: Discriminates, real: Pictures, fake: Pictures, memory: Tree, key: PRNGKeyArray) -> Rows:
         del fake, memory, key
-        return squared_slope(critics[0], real)
+        return squared_gradient_norm(critics[0], real)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -146,9 +148,9 @@ class R2(_OfGamma):
     section 2). Raises UserError for a negative gamma, or `every` below 1.
     """
 
-    def rows(self, critics: Critics, real: Pictures, fake: Pictures, memory: Tree, key: PRNGKeyArray) -> Rows:
+    def rows(self, critics: Discriminates, real: Pictures, fake: Pictures, memory: Tree, key: PRNGKeyArray) -> Rows:
         del real, memory, key
-        return squared_slope(critics[1], fake)
+        return squared_gradient_norm(critics[1], fake)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -159,7 +161,7 @@ class GradientPenalty(_OfSlopes):
     of a picture's numbers. Raises UserError for a negative strength or target, or `every` below 1.
     """
 
-    strength: Schedule = Constant(rate=10.0)
+    strength: Schedule = Constant(value=10.0)
     target: float = 1.0
     """The slope that is wanted; 0 for a D that is flat between the data and the samples (arXiv:1902.03984)."""
 
@@ -169,10 +171,10 @@ class GradientPenalty(_OfSlopes):
         if self.target < 0:
             raise UserError(f"GradientPenalty.target is a slope, 0 or more; got {self.target}")
 
-    def rows(self, critics: Critics, real: Pictures, fake: Pictures, memory: Tree, key: PRNGKeyArray) -> Rows:
+    def rows(self, critics: Discriminates, real: Pictures, fake: Pictures, memory: Tree, key: PRNGKeyArray) -> Rows:
         del memory
         share = jax.random.uniform(key, (len(real), *(1,) * (real.ndim - 1)))
-        slope = jnp.sqrt(squared_slope(critics[0], fake + share * (real - fake)) + TINY)
+        slope = jnp.sqrt(squared_gradient_norm(critics[0], fake + share * (real - fake)) + TINY)
         return jnp.square(slope - self.target)
 
     def weight(self, step: Int[Array, ""], steps: int) -> Float[Array, ""]:
@@ -205,7 +207,7 @@ class LeCam:
     def init(self) -> Tree:
         return {"real": jnp.float32(0.0), "fake": jnp.float32(0.0), "mass": jnp.float32(0.0)}
 
-    def rows(self, critics: Critics, real: Pictures, fake: Pictures, memory: Tree, key: PRNGKeyArray) -> Rows:
+    def rows(self, critics: Discriminates, real: Pictures, fake: Pictures, memory: Tree, key: PRNGKeyArray) -> Rows:
         del key
         known = memory["mass"] > 0
         mass = jnp.where(known, memory["mass"], 1.0)
@@ -230,7 +232,7 @@ class LeCam:
         return False
 
 
-def squared_slope(critic: Critic, images: Pictures) -> Rows:
+def squared_gradient_norm(critic: Discriminate, images: Pictures) -> Rows:
     """Return the squared norm of each row's gradient, over all of its numbers, for a critic that mixes no examples."""
     slope = jax.grad(lambda x: critic(x).sum())(images)
     return jnp.square(slope.astype(jnp.float32)).sum(tuple(range(1, images.ndim)))

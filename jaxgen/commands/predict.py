@@ -14,7 +14,7 @@ from jaxgen.errors import UserError
 from jaxgen.metrics.accumulators import predicted
 from jaxgen.objectives.classification import Classification
 from jaxgen.objectives.segmentation import Segmentation
-from jaxgen.parallel.activations import pinned
+from jaxgen.parallel.activations import constrained
 from jaxgen.pictures import sheet
 from jaxgen.pictures.colours import palette
 from jaxgen.pictures.pixels import to_float
@@ -42,7 +42,7 @@ def predict(run: Restored, paths: Sequence[pathlib.Path], out: pathlib.Path) -> 
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror}; choose another folder with --out") from error
-    forward = jax.jit(pinned(run.mesh, objective.predict))
+    forward = jax.jit(constrained(run.mesh, objective.predict))
     with jax.set_mesh(run.mesh):
         return [
             {"image": str(path)} | describe(forward, run, image, path.stem, out)

@@ -20,7 +20,7 @@ Rows = Float[Array, " b"]
 
 
 @runtime_checkable
-class Levels(Protocol):
+class NoiseDistribution(Protocol):
     """A distribution of t on a path."""
 
     def at(self, u: Float[Array, " b"], path: Path) -> Float[Array, " b"]:
@@ -99,7 +99,7 @@ class LowDiscrepancy:
     Each draw by itself has the distribution of `levels`; the mean over a batch has less variance.
     """
 
-    levels: Levels = Uniform()
+    levels: NoiseDistribution = Uniform()
 
     def at(self, u: Rows, path: Path) -> Rows:
         return self.levels.at(u, path)
@@ -110,7 +110,7 @@ class LowDiscrepancy:
         return self.at(u, path), u
 
 
-def slope(levels: Levels, u: Float[Array, " b"], path: Path) -> Float[Array, " b"]:
+def slope(levels: NoiseDistribution, u: Float[Array, " b"], path: Path) -> Float[Array, " b"]:
     """Return -dλ/du, where λ = 2 ln(alpha / sigma) is the log of the signal-to-noise ratio: 1 / density of λ.
 
     At an end where it is infinite the result is 1e9, so that a weight that falls to 0 there stays 0.
@@ -124,7 +124,7 @@ def slope(levels: Levels, u: Float[Array, " b"], path: Path) -> Float[Array, " b
     return jnp.nan_to_num(jnp.minimum(-rise, STEEPEST), nan=STEEPEST)
 
 
-def _independent(levels: Levels, key: PRNGKeyArray, n: int, path: Path) -> tuple[Rows, Rows]:
+def _independent(levels: NoiseDistribution, key: PRNGKeyArray, n: int, path: Path) -> tuple[Rows, Rows]:
     u = jax.random.uniform(key, (n,)) + HALF_STEP
     return levels.at(u, path), u
 

@@ -60,7 +60,7 @@ class Prediction(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plain:
+class Direct:
     """The net gives one of the five quantities as it is, sees z as it is, and is told t, times a factor."""
 
     quantity: Quantity = Eps()
@@ -95,7 +95,7 @@ class Plain:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Karras:
+class EdmPreconditioning:
     """EDM's preconditioning: input and target have unit variance at every sigma (arXiv:2206.00364, table 1)."""
 
     sigma_data: float = 0.5

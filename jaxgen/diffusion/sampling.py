@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Key
 
 from jaxgen.diffusion.guidance import Conditioned, Guidance, Unguided, guide
 from jaxgen.diffusion.path import Path
-from jaxgen.diffusion.sampling_schedules import Grid, Rho
+from jaxgen.diffusion.sampling_schedules import Rho, SamplingSchedule
 from jaxgen.diffusion.solvers import Heun, Solver, Trajectory, sample, start
 from jaxgen.noise import Towards, fold, normal
 
@@ -17,7 +17,7 @@ class Sampling:
 
     solver: Solver = Heun()
     """How the reverse process is followed."""
-    grid: Grid = Rho()
+    grid: SamplingSchedule = Rho()
     """At which levels."""
     guidance: Guidance = Unguided()
     """What is made of labels."""

@@ -16,7 +16,7 @@ from jaxgen.errors import UserError
 
 
 @runtime_checkable
-class Grid(Protocol):
+class SamplingSchedule(Protocol):
     """Which levels to visit."""
 
     def sigmas(self, path: Path) -> np.ndarray:
@@ -130,7 +130,7 @@ class Linspace:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Uniform:
+class UniformTime:
     """Evenly spaced times over the whole span of a path, from its noisy end: inf where that is pure noise."""
 
     steps: int = 50
@@ -186,7 +186,7 @@ def _check_steps(grid: object, steps: int) -> None:
         raise UserError(f"{type(grid).__name__}.steps is 1 or more; got {steps}")
 
 
-def _ends(grid: Grid, path: Path, low: float | None, high: float | None) -> tuple[float, float]:
+def _ends(grid: SamplingSchedule, path: Path, low: float | None, high: float | None) -> tuple[float, float]:
     """Return the least and the greatest level of a grid, checked against the path."""
     name, (least, greatest) = type(grid).__name__, ratios(path)
     if low is None and least == 0:
@@ -200,7 +200,7 @@ def _ends(grid: Grid, path: Path, low: float | None, high: float | None) -> tupl
     return low, high
 
 
-def _within(grid: Grid, path: Path, high: float, low: float) -> None:
+def _within(grid: SamplingSchedule, path: Path, high: float, low: float) -> None:
     least, greatest = ratios(path)
     if low < least * (1 - 1e-6) or high > greatest * (1 + 1e-6):
         raise UserError(
@@ -216,7 +216,7 @@ def _pinned(levels: np.ndarray, low: float, high: float, to_zero: bool) -> np.nd
     return np.append(levels, 0.0) if to_zero else levels
 
 
-def _table(grid: Grid, path: Path, times: int) -> int:
+def _table(grid: SamplingSchedule, path: Path, times: int) -> int:
     """Return the length of a path's table of betas; raise UserError where it has none or too few entries."""
     name = type(grid).__name__
     if not isinstance(path, Discrete):

@@ -46,7 +46,7 @@ class Weighting(Protocol):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plain:
+class Unweighted:
     """The error of the net's output as it is: L_simple of DDPM (arXiv:2006.11239, equation 14), and flow matching."""
 
     def init(self, key: PRNGKeyArray) -> Tree:

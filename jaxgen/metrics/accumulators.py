@@ -98,7 +98,7 @@ class Confusion:
         }
 
 
-Metric = Mean | Confusion
+Accumulator = Mean | Confusion
 
 
 def widen(metrics: Tree) -> Tree:
@@ -118,7 +118,7 @@ def merge(a: Tree, b: Tree) -> Tree:
     return jax.tree.map(np.add, widen(a), widen(b))
 
 
-def results(metrics: Mapping[str, Metric], classes: tuple[str, ...]) -> dict[str, Any]:
+def results(metrics: Mapping[str, Accumulator], classes: tuple[str, ...]) -> dict[str, Any]:
     """Turn sums into numbers ready for JSON: a Mean under its own name, a Confusion as the entries of its result."""
     found: dict[str, Any] = {}
     for name, metric in metrics.items():

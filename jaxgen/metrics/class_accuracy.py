@@ -13,7 +13,7 @@ DIGITS = tuple(str(digit) for digit in range(10))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Readback:
+class ClassAccuracy:
     """Share of a class-conditional generator's digits that the classifier of `DigitsCnn` reads as asked for.
 
     `readback_real` is what it reads right of the test split: above that, samples are merely easier than digits are.

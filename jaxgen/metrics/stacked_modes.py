@@ -14,7 +14,7 @@ from jaxgen.metrics.view import View, as_shown, finite
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Triples:
+class StackedModes:
     """Mode coverage of `StackedDigits` by PacGAN's protocol (arXiv:1712.04086, section 4.2).
 
     The classifier of `DigitsCnn` reads each channel: `modes`, of 1,000, that a sample is read as, and `kl` of the

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from jaxgen.diffusion.sampling_schedules import Grid
+from jaxgen.diffusion.sampling_schedules import SamplingSchedule
 from jaxgen.errors import UserError
 
 
@@ -42,13 +42,15 @@ class View(Protocol):
         """Return f(images), computed in batches on the device; f is pure and maps each row by itself."""
         ...
 
-    def log_likelihood(self, images: np.ndarray, label: np.ndarray | None, grid: Grid, probes: int) -> np.ndarray:
+    def log_likelihood(
+        self, images: np.ndarray, label: np.ndarray | None, grid: SamplingSchedule, probes: int
+    ) -> np.ndarray:
         """Return ln p of each image in nats; see `diffusion.likelihood`. Raises UserError where the model has none."""
         ...
 
 
 @runtime_checkable
-class Measure(Protocol):
+class Metric(Protocol):
     """Something to know of a run's samples, as a frozen dataclass of numbers."""
 
     def measure(self, view: View) -> dict[str, Any]:

@@ -18,18 +18,18 @@ from jaxgen.diffusion import quantities
 from jaxgen.diffusion.denoiser import denoiser
 from jaxgen.diffusion.guidance import Conditioned
 from jaxgen.diffusion.likelihood import log_likelihood
-from jaxgen.diffusion.noise_distributions import Levels
+from jaxgen.diffusion.noise_distributions import NoiseDistribution
 from jaxgen.diffusion.path import Path, ratio
 from jaxgen.diffusion.predictions import Prediction
 from jaxgen.diffusion.sampling import Sampling
-from jaxgen.diffusion.sampling_schedules import Grid
+from jaxgen.diffusion.sampling_schedules import SamplingSchedule
 from jaxgen.diffusion.solvers import Trajectory
-from jaxgen.diffusion.weighting import Plain, Weighting
+from jaxgen.diffusion.weighting import Unweighted, Weighting
 from jaxgen.errors import UserError
 from jaxgen.metrics.accumulators import Mean
 from jaxgen.nn.conditioning import one_hot
 from jaxgen.noise import Towards, numbered
-from jaxgen.objective import Horizon, Metrics, Scalars
+from jaxgen.objective import Metrics, Scalars, TotalSteps
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.pictures import previews
 from jaxgen.pictures.panels import Curves, Panels, Picture
@@ -55,11 +55,11 @@ class Diffusion:
     """How much signal and noise there is at each time: Edm, Flow, Cosine, LinearBetas, ScaledLinearBetas, …"""
     prediction: Prediction
     """What the net's output means: Karras (EDM's preconditioning), or Plain with Eps, X0, V or Velocity."""
-    levels: Levels
+    levels: NoiseDistribution
     """Which noise levels training sees: Uniform, LogNormal, LogitNormal, LowDiscrepancy."""
     sampling: Sampling
     """How samples are made: solver, grid of noise levels, guidance."""
-    weighting: Weighting = Plain()
+    weighting: Weighting = Unweighted()
     """How much an error counts at each noise level."""
     label_dropout: float = 0.0
     """Share of the labels replaced by the null class in training; classifier-free guidance needs some, such as 0.1."""
@@ -69,7 +69,7 @@ class Diffusion:
     """Equal parts of the batch whose gradients are accumulated one after the other."""
     side: int = 8
     """Previews show side × side samples."""
-    steps: Horizon = 1
+    steps: TotalSteps = 1
 
     @property
     def txs(self) -> dict[str, optax.GradientTransformation]:
@@ -182,7 +182,7 @@ class Diffusion:
         x0: Float[Array, "b *s"],
         keys: Key[Array, " b"],
         label: Int[Array, " b"] | None,
-        grid: Grid,
+        grid: SamplingSchedule,
         probes: int,
     ) -> Float[Array, " b"]:
         """Return ln p(x0) in nats under the probability-flow ODE; see `diffusion.likelihood`."""

@@ -20,7 +20,7 @@ from jaxgen.adversarial.path_length import PathLength
 from jaxgen.errors import UserError
 from jaxgen.metrics.accumulators import Mean
 from jaxgen.noise import Towards, numbered
-from jaxgen.objective import Horizon, Metrics, Scalars
+from jaxgen.objective import Metrics, Scalars, TotalSteps
 from jaxgen.optim import gradients
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.pictures import previews
@@ -63,7 +63,7 @@ class Gan:
     """Equal parts of the rows of each update whose gradients are accumulated one after the other."""
     side: int = 8
     """Previews show side × side samples."""
-    steps: Horizon = 1
+    steps: TotalSteps = 1
 
     @property
     def txs(self) -> dict[str, optax.GradientTransformation]:
@@ -141,7 +141,7 @@ class Gan:
         """Make `discriminator_steps` updates of the discriminator, then one of the generator."""
         k_critic, k_maker = jax.random.split(key)
         rows = {name: batch[name] for name in ("image", "label") if name in batch and (name == "image" or self.classes)}
-        dealt = gradients.dealt(rows, self.parts)
+        dealt = gradients.split_batch(rows, self.parts)
         generator, critic, extra = state.nets["generator"], state.nets["discriminator"], dict(state.extra)
 
         def discriminate(carry: tuple[Net, Tree], xs: Any) -> tuple[tuple[Net, Tree], Scalars]:
@@ -209,7 +209,7 @@ class Gan:
         grads, moving, scalars = gradients.gradients(loss, critic.params, moving, drawn, k_loss, self.microbatches)
         critic = states.update(critic, self.txs["discriminator"], grads, stats=moving.pop("stats"))
         del scalars["loss"]  # the generator's bears the name
-        scalars |= {"discriminator_gradient_norm": optax.tree.norm(grads), **diagnostics.beside(real, fake)}
+        scalars |= {"discriminator_gradient_norm": optax.tree.norm(grads), **diagnostics.compared(real, fake)}
         if not isinstance(self.augmentation, NoAugmentation):
             scalars["augmentation"] = p
         return critic, {**extra, **moving}, scalars

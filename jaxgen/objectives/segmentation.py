@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from jaxgen import learner
 from jaxgen.errors import UserError
 from jaxgen.metrics.accumulators import Confusion, Mean, predicted
-from jaxgen.objective import Horizon, Metrics, Scalars
+from jaxgen.objective import Metrics, Scalars, TotalSteps
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.pictures.colours import palette
 from jaxgen.pictures.panels import Panels
@@ -41,7 +41,7 @@ class Segmentation:
     norm_groups: int = 1
     """Equal parts of the batch that normalise by statistics of their own: 1 for the whole batch on all devices, as many
     as devices for each device's share."""
-    steps: Horizon = 1
+    steps: TotalSteps = 1
 
     @property
     def tx(self) -> optax.GradientTransformation:

@@ -12,39 +12,39 @@ from jaxgen.errors import UserError
 
 
 @runtime_checkable
-class Average(Protocol):
-    """How much of an average stays when the weights of one more step join it."""
+class Ema(Protocol):
+    """An exponential moving average of weights: how much of it stays at each step."""
 
-    def decay(self, step: Int[Array, ""]) -> Float[Array, ""]:
+    def decay_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
         """Return d in ema <- d·ema + (1 - d)·params after the update that follows `step` others."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Steady:
+class ConstantEma:
     """The same decay at every step."""
 
-    rate: float
+    decay: float
 
-    def decay(self, step: Int[Array, ""]) -> Float[Array, ""]:
-        return jnp.float32(self.rate)
+    def decay_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        return jnp.float32(self.decay)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Warm:
+class WarmupEma:
     """A decay that rises as (1 + t) / (10 + t) to its final value, to forget the first weights soon.
 
     As in tf.train.ExponentialMovingAverage with num_updates.
     """
 
-    rate: float
+    decay: float
 
-    def decay(self, step: Int[Array, ""]) -> Float[Array, ""]:
-        return jnp.minimum(self.rate, (1.0 + step) / (10.0 + step))
+    def decay_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
+        return jnp.minimum(self.decay, (1.0 + step) / (10.0 + step))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class HalfLife:
+class HalfLifeEma:
     """An average in which a step's weight halves every so many steps; the half-life grows with the training.
 
     In EDM (arXiv:2206.00364, training loop) and StyleGAN it is at most `ramp` times the training so far.
@@ -54,13 +54,13 @@ class HalfLife:
     """Half-life in steps: images of half-life / batch size."""
     ramp: float = 0.05
 
-    def decay(self, step: Int[Array, ""]) -> Float[Array, ""]:
+    def decay_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
         life = jnp.minimum(self.steps, self.ramp * step) if self.ramp else self.steps
         return jnp.float32(0.5) ** (1.0 / jnp.maximum(life, 1e-8))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RampedHalfLife:
+class RampedHalfLifeEma:
     """An average whose half-life rises from 0 along half a cosine (R3GAN, arXiv:2501.05441, appendix D)."""
 
     steps: float
@@ -68,13 +68,13 @@ class RampedHalfLife:
     until: float
     """Step at which it is reached."""
 
-    def decay(self, step: Int[Array, ""]) -> Float[Array, ""]:
+    def decay_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
         life = self.steps * (0.5 - 0.5 * jnp.cos(jnp.pi * jnp.minimum(step / self.until, 1.0)))
         return jnp.float32(0.5) ** (1.0 / jnp.maximum(life, 1e-8))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Power:
+class PowerEma:
     """An average whose profile over the training is a power function of time, at any length (EDM2, arXiv:2312.02696).
 
     The first step's weights replace what the average began with, so that it never holds untrained weights.
@@ -86,7 +86,7 @@ class Power:
     def __post_init__(self) -> None:
         exponent(self.width)
 
-    def decay(self, step: Int[Array, ""]) -> Float[Array, ""]:
+    def decay_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
         # float32 tells 1 - 1/t from 1 up to ten million steps.
         return (1.0 - 1.0 / (step + 1.0)) ** (exponent(self.width) + 1.0)
 
@@ -103,11 +103,6 @@ def exponent(width: float) -> float:
     t = width**-2
     roots = np.roots([1.0, 7.0, 16.0 - t, 12.0 - t])
     return float(roots.real.max())
-
-
-def relative_width(exponent: float) -> float:
-    """Return the relative width of the profile of an exponent; the inverse of `exponent`."""
-    return float(np.sqrt(exponent + 1) / (exponent + 2) / np.sqrt(exponent + 3))
 
 
 def reconstruction(stored: Sequence[tuple[float, float]], wanted: tuple[float, float]) -> Float[np.ndarray, " n"]:

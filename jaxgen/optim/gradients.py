@@ -10,7 +10,7 @@ from jaxtyping import Array, PRNGKeyArray
 from jaxgen.typing import Batch, Tree
 
 
-def dealt(batch: Batch, parts: int) -> Batch:
+def split_batch(batch: Batch, parts: int) -> Batch:
     """Divide the rows of a batch into equal parts, along a new first axis.
 
     Part j holds rows j, j + parts, …, so that each part lies on all devices.
@@ -42,6 +42,6 @@ def gradients(
         return (jax.tree.map(jnp.add, total, grads), stats), {"loss": value, **scalars}
 
     zeros = jax.tree.map(jnp.zeros_like, params)
-    xs = dealt(batch, microbatches), jax.random.split(key, microbatches)
+    xs = split_batch(batch, microbatches), jax.random.split(key, microbatches)
     (total, stats), scalars = jax.lax.scan(one, (zeros, stats), xs)
     return jax.tree.map(lambda g: g / microbatches, total), stats, jax.tree.map(lambda s: s.mean(0), scalars)

@@ -8,18 +8,18 @@ import optax
 
 from jaxgen import tree
 from jaxgen.optim.schedules import CosineRamp, Schedule
-from jaxgen.optim.transforms import _scale_by_path, _to_unit
+from jaxgen.optim.transforms import force_weight_norm, scale_by_path
 
 
 @runtime_checkable
-class Method(Protocol):
-    """How a gradient becomes a direction; `decay` is the weight decay to place where the method wants it."""
+class UpdateRule(Protocol):
+    """How a gradient becomes a direction; `decay` is the weight decay, to be placed where the rule wants it."""
 
     def direction(self, decay: optax.GradientTransformation, steps: int) -> optax.GradientTransformation: ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Momentum:
+class Sgd:
     """Stochastic gradient descent with momentum; weight decay joins the gradient, as an L2 term does."""
 
     momentum: float = 0.9
@@ -58,36 +58,38 @@ class RampedAdam:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """A method, its learning rate, and what happens to the gradient on the way."""
+    """An update rule, its learning rate, and what happens to the gradient on the way."""
 
-    rate: Schedule
-    method: Method = Adam()
+    learning_rate: Schedule
+    method: UpdateRule = Adam()
     clip: float | None = None
     """Largest global norm of the gradient; None leaves it alone."""
     weight_decay: float = 0.0
-    decay: str = r"kernel$"
+    weight_decay_mask: str = r"kernel$"
     """Regular expression: weight decay acts on the parameters whose path it finds."""
-    unit: str = ""
+    forced_weight_norm: str = ""
     """Regular expression: after each step, each output of the kernels whose path it finds is scaled to unit mean
     square (forced weight normalisation, EDM2); empty finds none."""
-    multipliers: tuple[tuple[str, float], ...] = ()
-    """(regular expression, factor) pairs: the first that finds a path scales that parameter's rate; 0 freezes it."""
+    lr_multipliers: tuple[tuple[str, float], ...] = ()
+    """(regular expression, factor) pairs: the first that finds a path scales that parameter's learning rate."""
 
     def transform(self, steps: int) -> optax.GradientTransformation:
         """Build the optax chain for a training of `steps` steps.
 
-        Raises UserError at init if an expression in `multipliers` finds no parameter.
+        Raises UserError at init if an expression in `lr_multipliers` or `forced_weight_norm` finds no parameter.
         """
         parts = [] if self.clip is None else [optax.clip_by_global_norm(self.clip)]
         if self.weight_decay:
-            mask = lambda params: tree.map_with_path(lambda path, _: bool(re.search(self.decay, path)), params)  # noqa: E731
+            mask = lambda params: tree.map_with_path(
+                lambda path, _: bool(re.search(self.weight_decay_mask, path)), params
+            )  # noqa: E731
             decay = optax.add_decayed_weights(self.weight_decay, mask)
         else:
             decay = optax.identity()
         parts.append(self.method.direction(decay, steps))
-        if self.multipliers:
-            parts.append(_scale_by_path(self.multipliers))
-        parts.append(optax.scale_by_learning_rate(self.rate.over(steps)))
-        if self.unit:
-            parts.append(_to_unit(self.unit))
+        if self.lr_multipliers:
+            parts.append(scale_by_path(self.lr_multipliers))
+        parts.append(optax.scale_by_learning_rate(self.learning_rate.over(steps)))
+        if self.forced_weight_norm:
+            parts.append(force_weight_norm(self.forced_weight_norm))
         return optax.chain(*parts)

@@ -17,66 +17,68 @@ class Schedule(Protocol):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Constant:
-    """The same rate throughout."""
+    """The same value throughout."""
 
-    rate: float
+    value: float
 
     def over(self, steps: int) -> optax.Schedule:
-        return optax.constant_schedule(self.rate)
+        return optax.constant_schedule(self.value)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Cosine:
-    """Linear warm-up to `rate`, then half a cosine down to `rate * floor` (SGDR, arXiv:1608.03983, one cycle)."""
+    """Linear warm-up to `peak`, then half a cosine down to `peak * end_factor` (SGDR, arXiv:1608.03983, one cycle)."""
 
-    rate: float
+    peak: float
     warmup: float = 0.05
     """Share of the training spent rising from 0."""
-    floor: float = 0.0
+    end_factor: float = 0.0
+    """The last value, as a share of the peak."""
 
     def over(self, steps: int) -> optax.Schedule:
         rise = round(self.warmup * steps)
         return optax.warmup_cosine_decay_schedule(
-            init_value=0.0 if rise else self.rate,
-            peak_value=self.rate,
+            init_value=0.0 if rise else self.peak,
+            peak_value=self.peak,
             warmup_steps=rise,
             decay_steps=max(steps, rise + 1),
-            end_value=self.rate * self.floor,
+            end_value=self.peak * self.end_factor,
         )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Poly:
-    """Rate falling as (1 - t/T)^power, the schedule of segmentation (DeepLab, arXiv:1606.00915, section 4.1)."""
+    """A fall as (1 - t/T)^power, the schedule of segmentation (DeepLab, arXiv:1606.00915, section 4.1)."""
 
-    rate: float
+    peak: float
     power: float = 0.9
     warmup: float = 0.0
     """Share of the training spent rising linearly from 0."""
-    floor: float = 0.0
+    end_factor: float = 0.0
+    """The last value, as a share of the peak."""
 
     def over(self, steps: int) -> optax.Schedule:
         rise = round(self.warmup * steps)
-        fall = optax.polynomial_schedule(self.rate, self.rate * self.floor, self.power, max(steps - rise, 1))
+        fall = optax.polynomial_schedule(self.peak, self.peak * self.end_factor, self.power, max(steps - rise, 1))
         if not rise:
             return fall
-        return optax.join_schedules([optax.linear_schedule(0.0, self.rate, rise), fall], [rise])
+        return optax.join_schedules([optax.linear_schedule(0.0, self.peak, rise), fall], [rise])
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InverseSqrt:
-    """Linear warm-up, `rate` until step `hold`, then rate * sqrt(hold / step) (EDM2, arXiv:2312.02696, section 3)."""
+    """Linear warm-up, `peak` until step `hold`, then peak * sqrt(hold / step) (EDM2, arXiv:2312.02696, section 3)."""
 
-    rate: float
+    peak: float
     hold: int
-    """Steps before the rate falls."""
+    """Steps before the fall."""
     warmup: int = 0
     """Steps spent rising from 0."""
 
     def over(self, steps: int) -> optax.Schedule:
         def rate(step: Any) -> Array:
             rise = jnp.minimum(1.0, step / self.warmup) if self.warmup else jnp.float32(1.0)
-            return self.rate * rise / jnp.sqrt(jnp.maximum(step / self.hold, 1.0))
+            return self.peak * rise / jnp.sqrt(jnp.maximum(step / self.hold, 1.0))
 
         return rate
 

@@ -19,13 +19,15 @@ def unit(kernel: Float[Array, "*in out"]) -> Float[Array, "*in out"]:
     return (kernel / (1e-4 + jnp.sqrt(square + 1e-30))).astype(kernel.dtype)
 
 
-def _to_unit(pattern: str) -> optax.GradientTransformation:
+def force_weight_norm(pattern: str) -> optax.GradientTransformation:
     """Replace a step p + u of the kernels found by one that ends at unit(p + u)."""
 
     def init(params: Tree) -> optax.EmptyState:
         paths = [path for path, _ in tree.leaves(params)]
         if not any(re.search(pattern, path) for path in paths):
-            raise UserError(f"optimizer.unit: {pattern!r} finds no parameter; there are {', '.join(paths[:8])} …")
+            raise UserError(
+                f"optimizer.forced_weight_norm: {pattern!r} finds no parameter; there are {', '.join(paths[:8])} …"
+            )
         return optax.EmptyState()
 
     def project(updates: Tree, state: optax.EmptyState, params: Tree | None = None) -> tuple[Tree, optax.EmptyState]:
@@ -38,7 +40,7 @@ def _to_unit(pattern: str) -> optax.GradientTransformation:
     return optax.GradientTransformation(init, project)  # pyrefly: ignore[bad-argument-type]
 
 
-def _scale_by_path(multipliers: tuple[tuple[str, float], ...]) -> optax.GradientTransformation:
+def scale_by_path(multipliers: tuple[tuple[str, float], ...]) -> optax.GradientTransformation:
     def factor(path: str) -> float:
         return next((f for pattern, f in multipliers if re.search(pattern, path)), 1.0)
 
@@ -47,7 +49,7 @@ def _scale_by_path(multipliers: tuple[tuple[str, float], ...]) -> optax.Gradient
         for pattern, _ in multipliers:
             if not any(re.search(pattern, path) for path in paths):
                 there = ", ".join(paths[:8])
-                raise UserError(f"optimizer.multipliers: {pattern!r} finds no parameter; there are {there} …")
+                raise UserError(f"optimizer.lr_multipliers: {pattern!r} finds no parameter; there are {there} …")
         return optax.EmptyState()
 
     def scale(updates: Tree, state: optax.EmptyState, params: Tree | None = None) -> tuple[Tree, optax.EmptyState]:

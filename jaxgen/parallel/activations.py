@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxgen.parallel.mesh import BATCH_AXES, batch_parts, batch_sharding
 
 
-def pinned[**P, R](mesh: Mesh, function: Callable[P, R]) -> Callable[P, R]:
+def constrained[**P, R](mesh: Mesh, function: Callable[P, R]) -> Callable[P, R]:
     """Return the function with the outputs of all modules that it calls laid over the mesh as a batch is.
 
     An array whose first axis does not divide over the batch's devices, such as one example under vmap, is left alone.

@@ -101,7 +101,7 @@ def check_batch(mesh: Mesh, batch_size: int, turns: int = 1) -> None:
         raise UserError(f"batch size {batch_size} does not divide over {pieces}; try --batch-size {near}")
 
 
-def assembled(
+def global_array(
     shape: tuple[int, ...], sharding: NamedSharding, shard: Callable[[tuple[slice, ...]], np.ndarray]
 ) -> jax.Array:
     """Make a global array of which each process gives the shards that lie on its devices.
@@ -113,7 +113,7 @@ def assembled(
     return jax.make_array_from_single_device_arrays(shape, sharding, parts)
 
 
-def rows_here(mesh: Mesh, batch_size: int) -> Int[np.ndarray, " n"]:
+def process_rows(mesh: Mesh, batch_size: int) -> Int[np.ndarray, " n"]:
     """Return the rows of a batch that this process' devices hold, in order: what it has to read."""
     spans = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
     return np.unique(np.concatenate([np.arange(batch_size)[span] for span in spans if span is not None]))
@@ -124,7 +124,7 @@ def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
     if not mesh.is_multi_process:
         return {name: jax.device_put(rows, batch_sharding(mesh, rows.shape)) for name, rows in batch.items()}
     parts = batch_parts(mesh)
-    here = rows_here(mesh, parts)  # the parts that lie here
+    here = process_rows(mesh, parts)  # the parts that lie here
 
     def one(local: np.ndarray) -> jax.Array:
         share = len(local) // len(here)
@@ -135,7 +135,7 @@ def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
             begin = place[index[0].start or 0]
             return local[(slice(begin, begin + share), *index[1:])]
 
-        return assembled(shape, batch_sharding(mesh, shape), shard)
+        return global_array(shape, batch_sharding(mesh, shape), shard)
 
     return {name: one(rows) for name, rows in batch.items()}
 

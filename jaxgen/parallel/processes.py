@@ -13,12 +13,12 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxgen.errors import UserError
-from jaxgen.parallel.mesh import assembled
+from jaxgen.parallel.mesh import global_array
 
 BY_HAND = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
-def join() -> None:
+def initialize() -> None:
     """Join the other processes of this run, where there are any; to be called before the first array is made.
 
     SLURM's srun, Open MPI's mpirun and TPU pods tell jax who they are; elsewhere JAX_COORDINATOR_ADDRESS,
@@ -61,18 +61,18 @@ def spare_libtpu() -> None:
         os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
 
 
-def first() -> bool:
+def is_main_process() -> bool:
     """Whether this is the process that writes logs, pictures and results."""
     return jax.process_index() == 0
 
 
-def together(where: str) -> None:
+def barrier(where: str) -> None:
     """Wait until every process is here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(where)
 
 
-def agreed(mesh: Mesh, wish: Callable[[], bool]) -> Callable[[], bool]:
+def any_process(mesh: Mesh, wish: Callable[[], bool]) -> Callable[[], bool]:
     """Return `wish` for a mesh of one process; of several, whether any of them wished for it a call ago.
 
     A process that stopped alone would leave the others waiting in their next step. All of them ask in turn, and each
@@ -85,7 +85,7 @@ def agreed(mesh: Mesh, wish: Callable[[], bool]) -> Callable[[], bool]:
 
     def ask() -> bool:
         mine = np.array([wish()])
-        asked.append(jnp.any(assembled((mesh.size,), spread, lambda _: mine)))
+        asked.append(jnp.any(global_array((mesh.size,), spread, lambda _: mine)))
         return len(asked) > 1 and bool(jax.device_get(asked.pop(0)))
 
     return ask

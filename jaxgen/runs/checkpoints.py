@@ -16,7 +16,7 @@ from jaxtyping import Array, UInt32
 from orbax.checkpoint import v1 as ocp
 
 from jaxgen.errors import UserError
-from jaxgen.parallel.processes import first, together
+from jaxgen.parallel.processes import barrier, is_main_process
 from jaxgen.typing import Tree
 
 # Orbax reports every damaged file through absl with a traceback; ours is the one line that `restore` says.
@@ -118,13 +118,13 @@ class Checkpoints:
     def set_aside(self, newer_than: int) -> None:
         """Move damaged checkpoints newer than a step out of the way of the steps that will be saved again."""
         newer = [s for s in self.steps if s > newer_than]
-        together("before setting aside")
-        for step in newer if first() else []:
+        barrier("before setting aside")
+        for step in newer if is_main_process() else []:
             aside = self.folder.parent / "damaged" / str(step)
             aside.parent.mkdir(exist_ok=True)
             shutil.rmtree(aside, ignore_errors=True)
             (self.folder / str(step)).rename(aside)
-        together("after setting aside")
+        barrier("after setting aside")
         self._orbax.reload()
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from jaxgen.config import codec
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
-from jaxgen.parallel.processes import first, together
+from jaxgen.parallel.processes import barrier, is_main_process
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
@@ -86,10 +86,10 @@ class RunFolder:
                 )
         elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise UserError(f"{self.path} is there and is not a run folder; choose another with --run-dir")
-        together("before claiming the run folder")
-        if first():
+        barrier("before claiming the run folder")
+        if is_main_process():
             self._write(experiment, encoded, data, fresh=moved != [] or not self.json.exists())
-        together("after claiming the run folder")
+        barrier("after claiming the run folder")
         return moved
 
     def _write(self, experiment: Experiment, encoded: Any, data: Data, *, fresh: bool) -> None:

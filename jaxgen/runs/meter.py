@@ -14,7 +14,7 @@ class Diverged(UserError):
     """A loss or a gradient is not finite any more."""
 
 
-class Window:
+class Meter:
     """The steps since the last line of metrics: mean scalars, images/s, and the share of time spent on data."""
 
     def __init__(self, batch_size: int) -> None:

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.optim import ema
-from jaxgen.optim.ema import Power
+from jaxgen.optim.ema import PowerEma
 from jaxgen.parallel.mesh import MeshShape
 from jaxgen.program import program
 from jaxgen.runs.checkpoints import Checkpoints
@@ -38,7 +38,7 @@ def with_average(run: Restored, folder: RunFolder, width: float) -> Restored:
     Post-hoc EMA (EDM2, arXiv:2312.02696, section 3.2). Raises UserError if the run kept no snapshots, or the width is
     so far from what was kept that the reconstruction would be another average.
     """
-    widths = [a.width for a in getattr(run.experiment.objective, "averages", ()) if isinstance(a, Power)]
+    widths = [a.width for a in getattr(run.experiment.objective, "averages", ()) if isinstance(a, PowerEma)]
     if not folder.snapshots.is_dir() or not widths:
         raise UserError(
             f"{folder.path} kept no snapshots of its averages; train it with averages such as Power(width=0.05) "
