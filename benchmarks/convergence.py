@@ -1,8 +1,8 @@
 """How fast solvers converge: uv run benchmarks/convergence.py [--out convergence.png] [--json].
 
-Prints for each solver the order that it states and the slopes that are measured in float64 between the finest grids: on
-a Gaussian, on a mixture of three, and on each with classifier-free guidance of scale 2. The plot shows error over calls
-of the net, so that what a step costs is seen too.
+Prints for each solver the order that it states and the slopes that are measured in float64 between the finest
+schedules: on a Gaussian, on a mixture of three, and on each with classifier-free guidance of scale 2. The plot shows
+error over calls of the net, so that the cost of a step is seen too.
 """
 
 import argparse
@@ -27,6 +27,7 @@ from jaxgen.diffusion.path import Edm, Flow
 from jaxgen.diffusion.sampling_schedules import Rho, UniformTime
 from jaxgen.diffusion.solvers import Euler, Heun, Solver, sample, start
 from jaxgen.diffusion.stochastic import Ddim
+from jaxgen.typing import Condition
 
 matplotlib.use("Agg")  # draws without a screen
 
@@ -47,10 +48,10 @@ GAUSSIAN = GaussianMixture(means=((0.3, -0.2),), stds=(0.5,))
 MIXTURE = GaussianMixture(means=((-1.0, 0.0), (0.5, 0.8), (0.7, -0.9)), stds=(0.3, 0.4, 0.5), weights=(1.0, 2.0, 1.0))
 
 
-def gaussians(x: Any, sigma: Any, label: Any) -> Any:
-    """Class and null are Gaussians of one width, whatever the label's row says in its middle."""
+def gaussians(x: Any, sigma: Any, condition: Condition) -> Any:
+    """Class 0 and null are Gaussians of one width; the two columns between them are not used."""
     means = jnp.asarray([[0.3, -0.2], [0.0, 0.0], [0.0, 0.0], [-0.4, 0.5]], x.dtype)
-    mean = (label[:, :, None] * means[None]).sum(1)
+    mean = (condition["label"][:, :, None] * means[None]).sum(1)
     return mean + (x - mean) / (1 + (sigma / 0.5) ** 2)
 
 
@@ -58,11 +59,12 @@ def guided(net: Callable[[Any, Any, Any], Any]) -> Denoise:
     """Guide every third sample to each class of the mixture, or all to the Gaussian's one class."""
     classes = jnp.zeros(SAMPLES, int) if net is gaussians else jnp.arange(SAMPLES) % 3
     keys = jax.random.split(jax.random.key(0), SAMPLES)
-    bound = guide(ClassifierFree(scale=2.0), net, jax.nn.one_hot(classes, 4, dtype=jnp.float64), keys)
+    condition = {"label": jax.nn.one_hot(classes, 4, dtype=jnp.float64)}
+    bound = guide(ClassifierFree(scale=2.0), net, condition, keys)
     return lambda x, sigma: bound.step(x, sigma, ())[0]
 
 
-def grid(solver: Solver, steps: int) -> np.ndarray:
+def schedule(solver: Solver, steps: int) -> np.ndarray:
     """From pure noise to 0 in time, or from 80 to 0.002: in sigma a last step to 0 would be of order 1."""
     if isinstance(solver, FlowMidpoint | FlowHeun):
         return UniformTime(steps=steps).sigmas(Flow())
@@ -86,14 +88,14 @@ def measure() -> list[dict[str, Any]]:
     rows = []
     for problem, denoise in problems.items():
         exact = {
-            flow: solve(fine, denoise, grid(fine, steps))
+            flow: solve(fine, denoise, schedule(fine, steps))
             for flow, fine, steps in ((False, UniPc(order=3), 1000), (True, FlowHeun(), 4000))
         }
         for name, solver in SOLVERS.items():
-            grids = [grid(solver, steps) for steps in STEPS]
+            schedules = [schedule(solver, steps) for steps in STEPS]
             against = exact[isinstance(solver, FlowMidpoint | FlowHeun)]
-            errors = [float(np.sqrt(((solve(solver, denoise, g) - against) ** 2).mean())) for g in grids]
-            calls = [len(levels) for g in grids if (levels := solver.levels(g)) is not None]
+            errors = [float(np.sqrt(((solve(solver, denoise, sigmas) - against) ** 2).mean())) for sigmas in schedules]
+            calls = [len(levels) for sigmas in schedules if (levels := solver.levels(sigmas)) is not None]
             slope = math.log2(errors[-2] / errors[-1])
             rows.append(
                 {

@@ -14,12 +14,12 @@ from typing import Any
 
 import jax
 
-from jaxgen.config import files as configs
+from jaxgen.config import files
 from jaxgen.data import batches
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.parallel.mesh import put_batch
-from jaxgen.program import program
+from jaxgen.program import Program
 
 
 def measure(experiment: Experiment, steps: int) -> dict[str, Any]:
@@ -40,25 +40,21 @@ def measure(experiment: Experiment, steps: int) -> dict[str, Any]:
         pass
     alone = epoch * size / (time.perf_counter() - begin)
 
-    mesh = experiment.mesh.build()
-    run = program(experiment, mesh, batches.element(train_set, experiment.train.transforms))
+    program = Program.of(experiment)
     waits, times = [], []
-    with jax.set_mesh(mesh):
-        source = feed(steps + 5)
-        state, batch = run.init(), put_batch(mesh, next(source))
+    source, state = feed(steps + 5), program.init()
+    last = time.perf_counter()
+    pending = None
+    for _ in range(steps + 4):
+        begin = time.perf_counter()
+        rows = next(source)
+        waits.append(time.perf_counter() - begin)
+        state, scalars = program.step(state, put_batch(program.mesh, rows))
+        if pending is not None:
+            jax.block_until_ready(pending)
+        pending = scalars
+        times.append(time.perf_counter() - last)
         last = time.perf_counter()
-        pending = None
-        for _ in range(steps + 4):
-            state, scalars = run.step(state, batch)
-            begin = time.perf_counter()
-            rows = next(source)
-            waits.append(time.perf_counter() - begin)
-            batch = put_batch(mesh, rows)
-            if pending is not None:
-                jax.block_until_ready(pending)
-            pending = scalars
-            times.append(time.perf_counter() - last)
-            last = time.perf_counter()
     return {
         "examples_per_second": alone,
         "step_seconds": statistics.median(times[4:]),
@@ -71,21 +67,21 @@ def main() -> int:
     parser.add_argument("configs", nargs="+", type=pathlib.Path)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    args = parser.parse_args()
     rows = {}
-    for path in given.configs:
+    for path in args.configs:
         try:
-            rows[str(path)] = row = measure(configs.load(path), given.steps)
+            rows[str(path)] = row = measure(files.load(path), args.steps)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
-        if not given.json:
+        if not args.json:
             print(
                 f"{path}: {row['examples_per_second']:.0f} examples/s alone;"
                 f" a step takes {row['step_seconds'] * 1e3:.0f} ms and waits {row['wait_share']:.1%} of it for data",
                 flush=True,
             )
-    if given.json:
+    if args.json:
         print(json.dumps(rows))
     return 0
 

@@ -15,10 +15,10 @@ from typing import Any
 import seeds
 
 from jaxgen.adversarial.losses import NonSaturating, RelativisticPairing
-from jaxgen.cli import use_compilation_cache
 from jaxgen.config import files
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
+from jaxgen.parallel.processes import use_compilation_cache
 
 LAZY = 16  # StyleGAN2's interval of the discriminator's penalty
 
@@ -37,13 +37,13 @@ def variants(experiment: Experiment) -> dict[str, Experiment]:
         "RpGAN": (RelativisticPairing(), ()),
         "GAN": (NonSaturating(), ()),
     }
-    rows = experiment.batch_size // gan.parts
-    made = {}
+    rows = experiment.batch_size // gan.batch_parts
+    experiments = {}
     for name, (loss, penalties) in games.items():
         changed = dataclasses.replace(gan, loss=loss, penalties=penalties)
         # The same number of real examples in each update, whether or not the generator's step takes its own.
-        made[name] = dataclasses.replace(experiment, objective=changed, batch_size=rows * changed.parts)
-    return made
+        experiments[name] = dataclasses.replace(experiment, objective=changed, batch_size=rows * changed.batch_parts)
+    return experiments
 
 
 def main() -> int:
@@ -52,26 +52,24 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=(0,))
     parser.add_argument("--only", help="train only what has this in its name")
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    args = parser.parse_args()
     use_compilation_cache()
     try:
-        made = files.load(pathlib.Path("configs/gan/stacked_digits.py"))
-        games = variants(dataclasses.replace(made, steps=given.steps))
+        experiment = files.load(pathlib.Path("configs/gan/stacked_digits.py"))
+        games = variants(dataclasses.replace(experiment, steps=args.steps))
         rows = {
-            name: seeds.over_seeds(name, game, given.seeds)
+            name: seeds.over_seeds(name, game, args.seeds)
             for name, game in games.items()
-            if given.only is None or given.only in name
+            if args.only is None or args.only in name
         }
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if given.json:
-        print(json.dumps({"steps": given.steps, "seeds": list(given.seeds), "rows": rows}))
+    if args.json:
+        print(json.dumps({"steps": args.steps, "seeds": list(args.seeds), "rows": rows}))
         return 0
-    print(
-        f"stacked digits, {given.steps} steps, seeds {', '.join(map(str, given.seeds))}; KL of perfect samples: 0.0192"
-    )
-    print(*seeds.table(rows, ("modes", "kl", "told_apart", "seconds")), sep="\n")
+    print(f"stacked digits, {args.steps} steps, seeds {', '.join(map(str, args.seeds))}; KL of perfect samples: 0.0192")
+    print(*seeds.table(rows, ("modes", "kl", "paired_accuracy", "seconds")), sep="\n")
     return 0
 
 

@@ -17,7 +17,6 @@ from typing import Any
 import seeds
 
 from jaxgen.adversarial.losses import NonSaturating
-from jaxgen.cli import use_compilation_cache
 from jaxgen.config import files
 from jaxgen.diffusion.noise_distributions import LogNormal, LowDiscrepancy
 from jaxgen.diffusion.path import Edm
@@ -28,18 +27,25 @@ from jaxgen.diffusion.solvers import Heun
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.features.pixels import Pixels
+from jaxgen.learner import Learner
 from jaxgen.metrics.distribution import Distribution
 from jaxgen.models.mlp import MlpDenoiser
 from jaxgen.objectives.diffusion import Diffusion
 from jaxgen.optim.ema import HalfLifeEma
 from jaxgen.optim.optimizer import Adam, Optimizer
 from jaxgen.optim.schedules import Constant, Cosine
+from jaxgen.parallel.processes import use_compilation_cache
 
-# The data's standard deviation, the levels of noise that decide what is made, and a size of net and batch with which
-# diffusion learns quickly.
+# The data's standard deviation, the noise levels that matter most, and a size of net and batch with which diffusion
+# learns quickly.
 DATA: dict[str, dict[str, Any]] = {
-    "grid25": {"sigma_data": 2.83, "levels": LogNormal(mean=-1.2, std=1.6), "width": 128, "batch": 256},
-    "stacked_digits": {"sigma_data": 0.8, "levels": LogNormal(mean=-0.7, std=1.0), "width": 256, "batch": 128},
+    "grid25": {"sigma_data": 2.83, "noise_distribution": LogNormal(mean=-1.2, std=1.6), "width": 128, "batch": 256},
+    "stacked_digits": {
+        "sigma_data": 0.8,
+        "noise_distribution": LogNormal(mean=-0.7, std=1.0),
+        "width": 256,
+        "batch": 128,
+    },
 }
 COLUMNS = {
     "grid25": ("modes", "high_quality", "std_ratio", "kl", "recall", "precision", "seconds"),
@@ -54,43 +60,50 @@ PLOTTED = {
 
 def contestants(name: str) -> dict[str, Experiment]:
     """Return the experiments of one data set, of no particular length."""
-    made = files.load(pathlib.Path("configs/gan") / f"{name}.py")
+    experiment = files.load(pathlib.Path("configs/gan") / f"{name}.py")
     # Fewer real examples than samples would make recall easy.
     samples = 2500
-    made = dataclasses.replace(made, metrics=(*made.measures, Distribution(features=Pixels(), samples=samples)))
-    gan: Any = made.objective
+    metrics = (*experiment.metrics, Distribution(features=Pixels(), samples=samples))
+    experiment = dataclasses.replace(experiment, metrics=metrics)
+    gan: Any = experiment.objective
     old = Optimizer(learning_rate=Constant(value=2e-4), method=Adam(b1=0.5, b2=0.999))
     plain = dataclasses.replace(
-        gan, loss=NonSaturating(), penalties=(), generator_optimizer=old, discriminator_optimizer=old
+        gan,
+        generator=dataclasses.replace(gan.generator, optimizer=old),
+        discriminator=dataclasses.replace(gan.discriminator, optimizer=old),
+        loss=NonSaturating(),
+        penalties=(),
     )
     about = DATA[name]
     diffusion = Diffusion(
-        net=MlpDenoiser(width=about["width"], depth=4),
-        optimizer=Optimizer(learning_rate=Cosine(peak=2e-3), clip=1.0),
+        net=Learner(
+            module=MlpDenoiser(width=about["width"], depth=4),
+            optimizer=Optimizer(learning_rate=Cosine(peak=2e-3), clip=1.0),
+            ema=(HalfLifeEma(steps=500.0),),
+        ),
         path=Edm(),
         prediction=EdmPreconditioning(sigma_data=about["sigma_data"]),
-        noise_distribution=LowDiscrepancy(distribution=about["levels"]),
+        noise_distribution=LowDiscrepancy(distribution=about["noise_distribution"]),
         sampling=Sampling(solver=Heun(), schedule=Rho(steps=18)),
-        averages=(HalfLifeEma(steps=500.0),),
     )
-    rows = made.batch_size // gan.parts
+    rows = experiment.batch_size // gan.batch_parts
     return {
-        "GAN (R3GAN's game)": made,
-        "GAN (of 2014)": dataclasses.replace(made, objective=plain, batch_size=rows),
-        "diffusion (EDM)": dataclasses.replace(made, objective=diffusion, batch_size=about["batch"]),
+        "GAN (R3GAN's game)": experiment,
+        "GAN (of 2014)": dataclasses.replace(experiment, objective=plain, batch_size=rows),
+        "diffusion (EDM)": dataclasses.replace(experiment, objective=diffusion, batch_size=about["batch"]),
     }
 
 
-def draw(found: dict[str, dict[str, list[seeds.Results]]], out: pathlib.Path) -> None:
+def draw(results: dict[str, dict[str, list[seeds.Results]]], out: pathlib.Path) -> None:
     """Plot each number over the contestants, a point for each seed."""
     import matplotlib.figure
 
-    figure = matplotlib.figure.Figure(figsize=(11, 2.8 * len(found)), dpi=120, layout="constrained")
-    grid = figure.subplots(len(found), 4, squeeze=False)
-    for axes, (name, rows) in zip(grid, found.items(), strict=True):
+    figure = matplotlib.figure.Figure(figsize=(11, 2.8 * len(results)), dpi=120, layout="constrained")
+    grid = figure.subplots(len(results), 4, squeeze=False)
+    for axes, (name, rows) in zip(grid, results.items(), strict=True):
         for axis, column in zip(axes, PLOTTED[name], strict=True):
-            for i, results in enumerate(rows.values()):
-                values = [row[column] for row in results if column in row]
+            for i, runs in enumerate(rows.values()):
+                values = [row[column] for row in runs if column in row]
                 axis.plot([i] * len(values), values, "o", alpha=0.6)
             if column == "kl":
                 axis.set_yscale("log")
@@ -100,15 +113,15 @@ def draw(found: dict[str, dict[str, list[seeds.Results]]], out: pathlib.Path) ->
     figure.savefig(out)
 
 
-def compare(names: Sequence[str], given: argparse.Namespace) -> dict[str, dict[str, list[seeds.Results]]]:
-    found = {}
+def compare(names: Sequence[str], args: argparse.Namespace) -> dict[str, dict[str, list[seeds.Results]]]:
+    results = {}
     for name in names:
         rows = {}
         for contestant, experiment in contestants(name).items():
-            timed = seeds.for_seconds(experiment, given.seconds)
-            rows[contestant] = seeds.over_seeds(f"{name}, {contestant}, {timed.steps} steps", timed, given.seeds)
-        found[name] = rows
-    return found
+            timed = seeds.for_seconds(experiment, args.seconds)
+            rows[contestant] = seeds.over_seeds(f"{name}, {contestant}, {timed.steps} steps", timed, args.seeds)
+        results[name] = rows
+    return results
 
 
 def main() -> int:
@@ -118,20 +131,20 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2, 3, 4))
     parser.add_argument("--out", type=pathlib.Path, help="a plot")
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    args = parser.parse_args()
     use_compilation_cache()
     try:
-        found = compare(given.data, given)
+        results = compare(args.data, args)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if given.out:
-        draw(found, given.out)
-    if given.json:
-        print(json.dumps({"seconds": given.seconds, "seeds": list(given.seeds), "data": found}))
+    if args.out:
+        draw(results, args.out)
+    if args.json:
+        print(json.dumps({"seconds": args.seconds, "seeds": list(args.seeds), "data": results}))
         return 0
-    for name, rows in found.items():
-        print(f"{name}: {given.seconds:.0f} s of training each, seeds {', '.join(map(str, given.seeds))}")
+    for name, rows in results.items():
+        print(f"{name}: {args.seconds:.0f} s of training each, seeds {', '.join(map(str, args.seeds))}")
         print(*seeds.table(rows, COLUMNS[name]), sep="\n")
     return 0
 

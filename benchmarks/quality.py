@@ -1,8 +1,8 @@
 """How good samples are at how many evaluations: uv run benchmarks/quality.py RUN [--out FILE] [--steps S…] [--json].
 
-Draws samples of a trained EDM run by every deterministic solver and some stochastic ones, on grids of more and more
-steps, and prints the Fréchet distance to the test split in the features of jaxgen's digits classifier, `fd_digits_cnn`,
-beside what the train split scores. Grids that a solver refuses are left out.
+Draws samples of a trained EDM run by every deterministic solver and some stochastic ones, on sampling schedules of
+more and more steps, and prints the Fréchet distance to the test split in the features of jaxgen's digits classifier,
+`fd_digits_cnn`, and what the train split scores. Schedules that a solver refuses are left out.
 """
 
 import argparse
@@ -13,9 +13,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-
-from jaxgen.cli import use_compilation_cache
 from jaxgen.diffusion.multistep import Dpm2M, Dpm2MSde, Dpm3M, UniPc
 from jaxgen.diffusion.sampling_schedules import Rho
 from jaxgen.diffusion.solvers import Euler, Heun
@@ -26,6 +23,7 @@ from jaxgen.features.digits_cnn import DigitsCnn
 from jaxgen.metrics import fidelity
 from jaxgen.metrics.view import as_shown
 from jaxgen.objectives.diffusion import Diffusion
+from jaxgen.parallel.processes import use_compilation_cache
 from jaxgen.runs.folder import RunFolder
 from jaxgen.runs.restore import Restored, restore
 
@@ -44,42 +42,40 @@ SOLVERS: dict[str, Any] = {
 
 
 def curve(run: Restored, n: int, steps: Sequence[int]) -> tuple[list[dict[str, Any]], float]:
-    """Return a row for each solver and grid, and the distance of the train split."""
+    """Return a row for each solver and sampling schedule, and the distance of the train split."""
     objective: Any = run.experiment.objective
-    if not isinstance(objective, Diffusion) or not isinstance(objective.sampling.grid, Rho):
-        raise UserError("this compares solvers on EDM's grids; give it a run such as runs/digits_edm")
+    if not isinstance(objective, Diffusion) or not isinstance(objective.sampling.schedule, Rho):
+        raise UserError("this compares solvers on EDM's sampling schedules; give it a run such as runs/digits_edm")
     experiment = run.experiment
     train_set, test_set = experiment.train.source.open(), experiment.test.source.open()
     extract = DigitsCnn().extractor()
     rows = []
-    with jax.set_mesh(run.mesh):
 
-        def gallery(objective: Any) -> SampleEvaluator:
-            changed = dataclasses.replace(experiment, objective=objective)
-            return SampleEvaluator(changed, run.mesh, run.state, train_set, test_set)
+    def view(objective: Any) -> SampleEvaluator:
+        changed = run.with_experiment(dataclasses.replace(experiment, objective=objective))
+        return SampleEvaluator(changed.program, run.state, train_set, test_set)
 
-        first = gallery(objective)
-        real = first.map(extract, as_shown(first.rows("test").image))
-        train = first.rows("train").image[:n]
-        floor = fidelity.frechet_distance(real, first.map(extract, as_shown(train)))
-        for name, solver in SOLVERS.items():
-            for number in steps:
-                grid = dataclasses.replace(objective.sampling.grid, steps=number)
-                sampling = dataclasses.replace(objective.sampling, solver=solver, grid=grid)
-                try:
-                    objective = dataclasses.replace(objective, sampling=sampling)
-                    objective.check_sampling(weak=False)
-                except UserError:
-                    continue
-                shown = gallery(objective)
-                fake = shown.map(extract, as_shown(shown.samples(n).image))
-                nfe = objective.protocol()["nfe"]
-                rows.append({"solver": name, "steps": number, "nfe": nfe, "fd": fidelity.frechet_distance(real, fake)})
-                print(f"{name:<16} {number:>4} steps {nfe:>4} NFE  fd_digits_cnn {rows[-1]['fd']:.3f}", file=sys.stderr)
-    return rows, floor
+    first = view(objective)
+    real = first.map(extract, as_shown(first.rows("test").image))
+    train = first.rows("train").image[:n]
+    baseline = fidelity.frechet_distance(real, first.map(extract, as_shown(train)))
+    for name, solver in SOLVERS.items():
+        for number in steps:
+            schedule = dataclasses.replace(objective.sampling.schedule, steps=number)
+            try:
+                changed = objective.with_options({"solver": solver, "schedule": schedule})
+                changed.check_sampling(guide=False)
+            except UserError:
+                continue
+            own = view(changed)
+            fake = own.map(extract, as_shown(own.samples(n).image))
+            nfe = changed.protocol()["nfe"]
+            rows.append({"solver": name, "steps": number, "nfe": nfe, "fd": fidelity.frechet_distance(real, fake)})
+            print(f"{name:<16} {number:>4} steps {nfe:>4} NFE  fd_digits_cnn {rows[-1]['fd']:.3f}", file=sys.stderr)
+    return rows, baseline
 
 
-def draw(rows: list[dict[str, Any]], floor: float, out: pathlib.Path) -> None:
+def draw(rows: list[dict[str, Any]], baseline: float, out: pathlib.Path) -> None:
     """Plot the distance over the number of evaluations."""
     import matplotlib.figure
 
@@ -88,7 +84,7 @@ def draw(rows: list[dict[str, Any]], floor: float, out: pathlib.Path) -> None:
     for name in SOLVERS:
         points = [(row["nfe"], row["fd"]) for row in rows if row["solver"] == name]
         axes.plot(*zip(*points, strict=True), "o-", label=name)
-    axes.axhline(floor, color="black", linestyle="--", label="train split (floor)")
+    axes.axhline(baseline, color="black", linestyle="--", label="train split (baseline)")
     axes.set(xscale="log", yscale="log", xlabel="evaluations of the net", ylabel="fd_digits_cnn")
     axes.grid(alpha=0.3, which="both")
     axes.legend(fontsize=8)
@@ -102,23 +98,23 @@ def main() -> int:
     parser.add_argument("--steps", type=int, nargs="+", default=(3, 5, 9, 18, 36))
     parser.add_argument("--out", type=pathlib.Path, help="a plot")
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    args = parser.parse_args()
     use_compilation_cache()
     try:
-        rows, floor = curve(restore(RunFolder(given.run), None, print), given.n, given.steps)
+        rows, baseline = curve(restore(RunFolder(args.run), None, print), args.n, args.steps)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if given.out:
-        draw(rows, floor, given.out)
-    if given.json:
-        print(json.dumps({"samples": given.n, "floor": floor, "rows": rows}))
+    if args.out:
+        draw(rows, baseline, args.out)
+    if args.json:
+        print(json.dumps({"samples": args.n, "baseline": baseline, "rows": rows}))
         return 0
-    print(f"fd_digits_cnn of {given.n} samples against the test split; the train split: {floor:.3f}")
-    print(f"{'solver':<18}" + "".join(f"{f'{s} steps':>16}" for s in given.steps))
+    print(f"fd_digits_cnn of {args.n} samples against the test split; the train split: {baseline:.3f}")
+    print(f"{'solver':<18}" + "".join(f"{f'{s} steps':>16}" for s in args.steps))
     for name in SOLVERS:
         found = {row["steps"]: row for row in rows if row["solver"] == name}
-        cells = [f"{found[s]['fd']:.3f} ({found[s]['nfe']})" if s in found else "-" for s in given.steps]
+        cells = [f"{found[s]['fd']:.3f} ({found[s]['nfe']})" if s in found else "-" for s in args.steps]
         print(f"{name:<18}" + "".join(f"{cell:>16}" for cell in cells))
     return 0
 

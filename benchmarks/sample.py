@@ -1,11 +1,12 @@
 """How fast a trained run samples here: uv run benchmarks/sample.py RUN [--n N] [--repeat R] [--json].
 
 Compile seconds, images/s and evaluations of the net per second, medians over repeated calls. One call is one compiled
-program from noise to pictures: nothing goes between host and device on the way, and the program says how many
+program from noise to images: nothing goes between host and device on the way, and the program says how many
 evaluations it makes.
 """
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import statistics
@@ -16,34 +17,27 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxgen.cli import use_compilation_cache
 from jaxgen.errors import UserError
-from jaxgen.objective import Generative
+from jaxgen.parallel.processes import use_compilation_cache
 from jaxgen.runs.folder import RunFolder
 from jaxgen.runs.restore import restore
-from jaxgen.sampling import balanced, drawer
+from jaxgen.sampling import asked, draw
 
 
 def measure(folder: pathlib.Path, n: int, repeat: int) -> dict[str, Any]:
     """Time whole batches of n samples."""
     run = restore(RunFolder(folder), None, print)
-    objective = run.experiment.objective
-    if not isinstance(objective, Generative):
-        raise UserError(f"{folder} is no run of a generator")
+    run = run.with_experiment(dataclasses.replace(run.experiment, test_batch_size=n))
     numbers = np.arange(n)
-    labels = balanced(numbers, len(run.data.classes)) if objective.conditional() else None
-    with jax.set_mesh(run.mesh):
-        draw = drawer(objective, run.mesh, run.state, run.data.element["image"][0], n)
+    condition = asked(run.program, numbers, run.experiment.test.source.open)
+    times = []
+    for seed in range(repeat + 1):
         begin = time.perf_counter()
-        draw(0, numbers, labels)
-        first = time.perf_counter() - begin
-        times = []
-        for seed in range(1, repeat + 1):
-            begin = time.perf_counter()
-            draw(seed, numbers, labels)
-            times.append(time.perf_counter() - begin)
-    seconds = statistics.median(times)
-    nfe = objective.protocol().get("nfe")
+        draw(run.program, run.state, numbers, seed, condition=condition)
+        times.append(time.perf_counter() - begin)
+    first, *rest = times
+    seconds = statistics.median(rest)
+    nfe = run.program.generative.protocol().get("nfe")
     return {
         "run": str(folder),
         "device": jax.devices()[0].device_kind,
@@ -51,7 +45,7 @@ def measure(folder: pathlib.Path, n: int, repeat: int) -> dict[str, Any]:
         "compile_seconds": round(first - seconds, 2),
         "images_per_second": round(n / seconds, 1),
         "nfe": nfe,
-        # One evaluation is one forward pass for one picture; guidance makes two.
+        # One evaluation is one forward pass for one image; guidance makes two.
         "evaluations_per_second": None if nfe is None else round(n * nfe / seconds),
     }
 
@@ -62,14 +56,14 @@ def main() -> int:
     parser.add_argument("--n", type=int, default=256)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    args = parser.parse_args()
     use_compilation_cache()
     try:
-        rows = [measure(folder, given.n, given.repeat) for folder in given.runs]
+        rows = [measure(folder, args.n, args.repeat) for folder in args.runs]
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    if given.json:
+    if args.json:
         print(json.dumps(rows))
         return 0
     for row in rows:

@@ -1,4 +1,4 @@
-"""Experiments over several seeds, each trained in a folder of its own, and what came of them as a table."""
+"""Experiments over several seeds, each trained in a folder of its own, and their results as a table."""
 
 import contextlib
 import dataclasses
@@ -14,26 +14,26 @@ from typing import Any
 
 from jaxgen import loop
 from jaxgen.experiment import Experiment
+from jaxgen.runs.divergence import Diverged
 from jaxgen.runs.folder import RunFolder
-from jaxgen.runs.meter import Diverged
 
 Results = dict[str, float]
 
 
 def over_seeds(name: str, experiment: Experiment, seeds: Sequence[int]) -> list[Results]:
     """Train and measure the experiment with each seed; a training that diverges gives `diverged` and no numbers."""
-    found = []
+    runs = []
     for seed in seeds:
-        found.append(once(dataclasses.replace(experiment, seed=seed)))
-        shown = "  ".join(f"{k} {v:.4g}" for k, v in found[-1].items() if k in ("modes", "kl", "recall", "seconds"))
+        runs.append(once(dataclasses.replace(experiment, seed=seed)))
+        shown = "  ".join(f"{k} {v:.4g}" for k, v in runs[-1].items() if k in ("modes", "kl", "recall", "seconds"))
         print(f"{name}, seed {seed}: {shown or 'diverged'}", file=sys.stderr)
-    return found
+    return runs
 
 
 def once(experiment: Experiment) -> Results:
     """Train and measure once; `seconds` is the time of the training's steps, without compiling and measuring."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="jaxgen-benchmark-"))
-    # Once at the end is enough: nobody looks on.
+    # Logs, previews and checkpoints cost time, and nobody looks at them.
     quiet = dataclasses.replace(
         experiment,
         log_every=max(1, experiment.steps // 10),
@@ -74,19 +74,19 @@ def table(rows: dict[str, list[Results]], columns: Sequence[str]) -> list[str]:
     """Return lines of a table: mean ± standard deviation over the seeds, and how many of them diverged."""
     wide = max(map(len, rows)) + 2
     lines = [f"{'':<{wide}}" + "".join(f"{name:>18}" for name in (*columns, "diverged"))]
-    for name, found in rows.items():
+    for name, runs in rows.items():
         cells = []
         for column in columns:
-            values = [row[column] for row in found if column in row]
+            values = [row[column] for row in runs if column in row]
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
             cells.append(f"{statistics.mean(values):.4g} ± {spread:.2g}" if values else "-")
-        diverged = sum("diverged" in row for row in found)
-        lines.append(f"{name:<{wide}}" + "".join(f"{cell:>18}" for cell in (*cells, f"{diverged} of {len(found)}")))
+        diverged = sum("diverged" in row for row in runs)
+        lines.append(f"{name:<{wide}}" + "".join(f"{cell:>18}" for cell in (*cells, f"{diverged} of {len(runs)}")))
     return lines
 
 
 def _seconds(path: pathlib.Path, batch_size: int) -> float:
-    """Return what a training's steps took, from its log's speeds; the first stretch, with its compiling, is left out.
+    """Return what a training's steps took, from its log's speeds; the first part, with its compiling, is left out.
 
     It is taken to have been as fast as the others.
     """

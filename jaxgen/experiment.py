@@ -8,14 +8,16 @@ from jaxgen.errors import UserError
 from jaxgen.objective import Objective
 from jaxgen.parallel.mesh import MeshShape
 from jaxgen.parallel.rules import Replicated, Rule
+from jaxgen.runs.divergence import Divergence, Stop
+from jaxgen.runs.logs import JsonLines, TensorBoard, Terminal
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Experiment:
     """Everything that decides a training: what is learned, from what, for how long and on which devices."""
 
-    objective: Objective
-    """What is learned: nets, losses, optimizers."""
+    objective: Any
+    """What is learned, an `Objective`: nets, losses, optimizers."""
     train: Pipeline
     """The data to learn from."""
     test: Pipeline
@@ -24,8 +26,8 @@ class Experiment:
     """Number of updates."""
     batch_size: int
     """Examples in one update, over all devices."""
-    measures: tuple[Any, ...] = ()
-    """What to measure of samples at the end, of `Measure`: Distribution, Modes, Readback, Likelihood."""
+    metrics: tuple[Any, ...] = ()
+    """What to measure of samples at the end, of `Metric`: Distribution, Modes, ClassAccuracy, Likelihood."""
     seed: int = 0
     """Decides the initial weights, the order of the data and every draw: same seed, same run."""
     test_batch_size: int = 64
@@ -47,6 +49,12 @@ class Experiment:
     """How the devices are laid out."""
     rule: Rule = Replicated()
     """Where parameters, optimizer state and averages lie on the mesh."""
+    loggers: tuple[Any, ...] = (Terminal(), JsonLines(), TensorBoard())
+    """Where metrics, previews and notes go, of `Logger`: Terminal, JsonLines, TensorBoard, WandB, or one's own."""
+    divergence: Divergence = Stop()
+    """What happens when a loss or a gradient is not finite any more."""
+    watchdog: Any = None
+    """What hears at each step that the run is alive, a `Watchdog`; None: nothing."""
 
     def __post_init__(self) -> None:
         for name, least in dict(
@@ -55,5 +63,9 @@ class Experiment:
         ).items():  # fmt: skip
             if getattr(self, name) < least:
                 raise UserError(f"--{name.replace('_', '-')} is {getattr(self, name)}; it must be at least {least}")
+        if not isinstance(self.objective, Objective):
+            members: set[str] = Objective.__protocol_attrs__  # pyrefly: ignore[missing-attribute]
+            lacking = ", ".join(sorted(name for name in members if not hasattr(self.objective, name)))
+            raise UserError(f"{type(self.objective).__name__} is not an Objective: it lacks {lacking}")
         # One number, one place: an objective's schedules always span the experiment's steps.
-        object.__setattr__(self, "objective", dataclasses.replace(self.objective, steps=self.steps))  # type: ignore[type-var]
+        object.__setattr__(self, "objective", dataclasses.replace(self.objective, total_steps=self.steps))

@@ -6,7 +6,7 @@ anything that is not named here.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Protocol, Self, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
 import tyro
@@ -119,7 +119,7 @@ class Generative(Protocol):
         """Raise UserError where the way samples are made does not fit the net; `guide`: a guiding model is there."""
         ...
 
-    def with_options(self, options: Mapping[str, Any]) -> Self:
+    def with_options(self, options: Mapping[str, Any]) -> "Generative":
         """Return the objective with parts of its sampling replaced, such as {"solver": Dpm2M()}.
 
         Raises UserError for an option that it does not have.

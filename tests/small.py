@@ -20,6 +20,7 @@ from jaxgen.diffusion.sampling_schedules import Rho
 from jaxgen.diffusion.solvers import Heun
 from jaxgen.diffusion.weighting import Uncertainty, Unweighted
 from jaxgen.experiment import Experiment
+from jaxgen.learner import Learner
 from jaxgen.models.cnn import Cnn, SmallBackbone
 from jaxgen.models.dcgan import DcganDiscriminator, DcganGenerator, SpectralNorm
 from jaxgen.models.dit import DiT
@@ -34,14 +35,32 @@ from jaxgen.optim.optimizer import Optimizer, RampedAdam, Sgd
 from jaxgen.optim.schedules import Constant, Cosine
 
 
+class Linear(nn.Module):
+    """The smallest classifier: compiled in a moment, for tests of what surrounds a net."""
+
+    classes: int = 4
+
+    @nn.compact
+    def __call__(self, image, *, train: bool):
+        return nn.Dense(self.classes)(image.reshape(len(image), -1))
+
+
+def linear() -> Experiment:
+    made = classification()
+    net = Learner(module=Linear(), optimizer=made.objective.net.optimizer, ema=made.objective.net.ema)
+    return dataclasses.replace(made, objective=Classification(net=net))
+
+
 def classification() -> Experiment:
     source = FakeLabels(height=8, width=8, channels=1, classes=4, size=48)
     return Experiment(
         objective=Classification(
-            net=Cnn(classes=4, widths=(8, 16), depths=(1, 1), hidden=(16,), dropout=0.2),
-            optimizer=Optimizer(learning_rate=Cosine(peak=1e-2), weight_decay=1e-3, clip=1.0),
+            net=Learner(
+                module=Cnn(classes=4, widths=(8, 16), depths=(1, 1), hidden=(16,), dropout=0.2),
+                optimizer=Optimizer(learning_rate=Cosine(peak=1e-2), weight_decay=1e-3, clip=1.0),
+                ema=(WarmupEma(decay=0.9),),
+            ),
             smoothing=0.1,
-            averages=(WarmupEma(decay=0.9),),
         ),
         train=Pipeline(source=source, transforms=(Flip(),)),
         test=Pipeline(source=dataclasses.replace(source, size=21)),
@@ -58,14 +77,16 @@ def segmentation() -> Experiment:
     source = FakeMasks(height=32, width=32, classes=3, size=40)
     return Experiment(
         objective=Segmentation(
-            net=Fcn(
-                classes=3,
-                backbone=SmallBackbone(widths=(4, 8, 8, 8, 8), depths=(1, 1, 1, 1, 1)),
-                hidden=(8,),
-                window=3,
-                skip_scale=(1.0, 1.0),
+            net=Learner(
+                module=Fcn(
+                    classes=3,
+                    backbone=SmallBackbone(widths=(4, 8, 8, 8, 8), depths=(1, 1, 1, 1, 1)),
+                    hidden=(8,),
+                    window=3,
+                    skip_scale=(1.0, 1.0),
+                ),
+                optimizer=Optimizer(learning_rate=Cosine(peak=1e-2)),
             ),
-            optimizer=Optimizer(learning_rate=Cosine(peak=1e-2)),
         ),
         train=Pipeline(source=source, transforms=(Flip(),)),
         test=Pipeline(source=dataclasses.replace(source, size=13)),
@@ -82,15 +103,17 @@ def diffusion() -> Experiment:
     source = FakeLabels(height=8, width=8, channels=1, classes=3, size=48)
     return Experiment(
         objective=Diffusion(
-            net=DiT(classes=3, width=32, depth=2, heads=2, patch=2),
-            optimizer=Optimizer(learning_rate=Cosine(peak=1e-2), clip=1.0),
+            net=Learner(
+                module=DiT(classes=3, width=32, depth=2, heads=2, patch=2),
+                optimizer=Optimizer(learning_rate=Cosine(peak=1e-2), clip=1.0),
+                ema=(PowerEma(width=0.05), PowerEma(width=0.1)),
+            ),
             path=Edm(),
             prediction=EdmPreconditioning(sigma_data=0.5),
             noise_distribution=LogNormal(),
             weighting=Uncertainty(base=Unweighted(), channels=8),
             sampling=Sampling(solver=Heun(), schedule=Rho(steps=3), guidance=ClassifierFree(scale=1.5)),
             label_dropout=0.2,
-            averages=(PowerEma(width=0.05), PowerEma(width=0.1)),
             side=2,
         ),
         train=Pipeline(source=source, transforms=(Flip(),)),
@@ -109,17 +132,20 @@ def gan() -> Experiment:
     optimizer = Optimizer(learning_rate=Cosine(peak=1e-2), method=RampedAdam())
     return Experiment(
         objective=Gan(
-            generator=DcganGenerator(latent=8, classes=3, channels=1, widths=(8,)),
-            discriminator=DcganDiscriminator(classes=3, widths=(8,), norm=SpectralNorm()),
-            generator_optimizer=optimizer,
-            discriminator_optimizer=optimizer,
+            generator=Learner(
+                module=DcganGenerator(latent=8, classes=3, channels=1, widths=(8,)),
+                optimizer=optimizer,
+                ema=(HalfLifeEma(steps=2.0),),
+            ),
+            discriminator=Learner(
+                module=DcganDiscriminator(classes=3, widths=(8,), norm=SpectralNorm()), optimizer=optimizer
+            ),
             penalties=(
                 R1(gamma=Constant(value=0.1)),
                 R2(gamma=Constant(value=0.1), every=2),
                 LeCam(strength=Constant(value=0.1)),
             ),
             augmentation=DiffAugment(p=Adaptive(images=200.0, every=1)),
-            averages=(HalfLifeEma(steps=2.0),),
             side=2,
         ),
         train=Pipeline(source=source, transforms=(Flip(),)),
@@ -133,17 +159,21 @@ def gan() -> Experiment:
     )
 
 
+def with_learners(objective: Objective, change: Callable[[Learner], Learner]) -> Objective:
+    """Return the objective with each of its learners changed."""
+    fields = {f.name: getattr(objective, f.name) for f in dataclasses.fields(objective)}
+    return dataclasses.replace(objective, **{k: change(v) for k, v in fields.items() if isinstance(v, Learner)})
+
+
 def with_nets(objective: Objective, change: Callable[[nn.Module], nn.Module]) -> Objective:
     """Return the objective with each of its nets changed."""
-    nets = {f.name: getattr(objective, f.name) for f in dataclasses.fields(objective)}
-    return dataclasses.replace(objective, **{k: change(v) for k, v in nets.items() if isinstance(v, nn.Module)})
+    return with_learners(objective, lambda learner: dataclasses.replace(learner, module=change(learner.module)))
 
 
 def by_descent(experiment: Experiment) -> Experiment:
-    """The same with plain gradient descent: Adam divides by the gradient's size, and so makes noise of rounding."""
+    """The same with plain gradient descent: Adam divides by the gradient's size, and so amplifies rounding."""
     plain = Optimizer(learning_rate=Constant(value=1e-2), method=Sgd())
-    fields = [f.name for f in dataclasses.fields(experiment.objective) if f.name.endswith("optimizer")]
-    objective = dataclasses.replace(experiment.objective, **dict.fromkeys(fields, plain))
+    objective = with_learners(experiment.objective, lambda learner: dataclasses.replace(learner, optimizer=plain))
     return dataclasses.replace(experiment, objective=objective)
 
 

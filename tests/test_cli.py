@@ -143,11 +143,11 @@ def test_predict_names_the_likeliest_classes(classifier, capsys, tmp_path):
     assert sum(shares) == pytest.approx(1, abs=1e-4)
 
 
-def test_list_shows_every_config_with_its_promise(capsys):
+def test_list_shows_every_config_with_its_result(capsys):
     rows = printed(capsys, "list", "--json")["configs"]
     there = {f"{path.parent.name}/{path.stem}" for path in pathlib.Path("configs").glob("*/*.py")}
     assert {row["name"] for row in rows} == there
-    assert all(row["promise"] and row["summary"] for row in rows)
+    assert all(row["result"] and row["summary"] for row in rows)
 
 
 def test_doctor_tells_versions_and_what_is_missing(capsys):
@@ -161,7 +161,13 @@ def test_doctor_tells_versions_and_what_is_missing(capsys):
 def test_help_lists_every_field_with_its_default(tmp_path):
     done = call("train.py", TINY, "--help", cache=tmp_path)
     assert done.returncode == 0
-    for name in ("--seed", "--steps", "--batch-size", "--objective.net.classes", "--objective.optimizer.rate.rate"):
+    for name in (
+        "--seed",
+        "--steps",
+        "--batch-size",
+        "--objective.net.module.classes",
+        "--objective.net.optimizer.learning-rate.peak",
+    ):
         assert name in done.stdout
     assert "(default: 60)" in done.stdout
 
@@ -207,8 +213,8 @@ def test_a_config_that_returns_something_else(capsys, write):
     ("arguments", "pattern"),
     [
         (["--stpes", "3"], "unknown option --stpes; perhaps you meant --steps"),
-        (["--objective.net.clases", "3"], r"perhaps you meant --objective\.net\.classes"),
-        (["--rate", "3"], r"perhaps you meant --objective\.optimizer\.rate\.rate"),
+        (["--objective.net.module.clases", "3"], r"perhaps you meant --objective\.net\.module\.classes"),
+        (["--learning-rate", "3"], r"perhaps you meant --objective\.net\.optimizer\.learning-rate"),
         (["--seed", "x"], "--seed.*'x'"),
         (["--seed"], "--seed"),
         (["--steps", "0"], "--steps is 0; it must be at least 1"),
@@ -226,19 +232,19 @@ def test_a_batch_that_the_mesh_does_not_divide(capsys, tmp_path):
     refused(capsys, lambda: cli.train([TINY, "--run-dir", str(folder), "--batch-size", "6"]), "does not divide over 8")
     refused(capsys, lambda: cli.train([TINY, "--run-dir", str(folder), "--mesh.replica", "3"]), "do not multiply")
     micro = [TINY, "--run-dir", str(folder), "--objective.microbatches", "3"]
-    refused(capsys, lambda: cli.train(micro), r"8 device\(s\) x 3 turns.*; try --batch-size 24")
+    refused(capsys, lambda: cli.train(micro), r"8 device\(s\) x 3 .*; try --batch-size 24")
     assert not folder.exists()
 
 
 def test_a_net_with_other_classes_than_the_data(capsys, tmp_path):
     folder = tmp_path / "run"
-    arguments = [TINY, "--run-dir", str(folder), "--objective.net.classes", "5"]
-    refused(capsys, lambda: cli.train(arguments), r"5 outputs.*3 classes.*--objective\.net\.classes 3")
+    arguments = [TINY, "--run-dir", str(folder), "--objective.net.module.classes", "5"]
+    refused(capsys, lambda: cli.train(arguments), r"5 outputs.*3 classes.*--objective\.net\.module\.classes 3")
     assert not folder.exists()
 
 
 def test_a_run_folder_of_another_experiment(capsys, trained):
-    arguments = [TINY, "--run-dir", str(trained), *SHORT, "--seed", "1", "--objective.net.dropout", "0.1"]
+    arguments = [TINY, "--run-dir", str(trained), *SHORT, "--seed", "1", "--objective.net.module.dropout", "0.1"]
     refused(capsys, lambda: cli.train(arguments), "seed: 0 -> 1", r"dropout: 0\.5 -> 0\.1", "--run-dir")
 
 
@@ -291,13 +297,16 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(capsys, traine
 
 
 def test_a_missing_command_line(capsys):
-    with pytest.raises(SystemExit) as end:
-        cli.main(["evaluate"])
-    assert end.value.code == 2
-    assert "eval" in capsys.readouterr().err
+    refused(capsys, lambda: cli.main(["evaluate"]), "no command 'evaluate'; perhaps you meant eval")
+    refused(capsys, lambda: cli.main(["eval"]), "required: RUN", "usage: jaxgen eval")
+    refused(capsys, lambda: cli.main(["eval", "runs/x", "--sample", "3"]), "unrecognized arguments: --sample")
+    assert cli.main([]) == 2
+    assert cli.main(["--help"]) == 0
+    assert all(name in capsys.readouterr().out for name in ("train", "list", "eval"))
 
 
 def test_nothing_imports_tensorflow_or_torch():
-    code = "import sys, jaxgen.cli, jaxgen.loop, jaxgen.predict, configs.segmentation.scenes_fcn8s as c; c.config();"
+    code = "import sys, jaxgen.cli, jaxgen.loop, jaxgen.commands.predict, jaxgen.commands.evaluate;"
+    code += "import configs.segmentation.scenes_fcn8s as c; c.config();"
     code += "assert not {'tensorflow', 'torch'} & set(sys.modules), 'imported'"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -15,28 +15,32 @@ from jaxgen.runs.folder import RunFolder
 CONFIG = """
 import dataclasses
 from small import diffusion
-from jaxgen.measures.distribution import Distribution
+from jaxgen.metrics.distribution import Distribution
 from jaxgen.features.pixels import Pixels
 
 def config():
-    measures = (Distribution(features=Pixels(), samples=16, neighbours=2),)
-    return dataclasses.replace(diffusion(), steps=12, checkpoint_every=6, snapshot_every=3, measures=measures)
+    metrics = (Distribution(features=Pixels(), samples=16, neighbours=2),)
+    return dataclasses.replace(diffusion(), steps=12, checkpoint_every=6, snapshot_every=3, metrics=metrics)
 """
 
 
 GAME = """
 import dataclasses
 from small import gan
+from jaxgen.learner import Learner
 from jaxgen.models.mlp import MlpDiscriminator, MlpGenerator
 from jaxgen.objectives.gan import Gan
 
 def config():
     base = gan()
     objective = Gan(
-        generator=MlpGenerator(latent=8, classes=3, shape=(8, 8, 1), width=16),
-        discriminator=MlpDiscriminator(classes=3, width=16),
-        generator_optimizer=base.objective.generator_optimizer,
-        discriminator_optimizer=base.objective.discriminator_optimizer,
+        generator=Learner(
+            module=MlpGenerator(latent=8, classes=3, shape=(8, 8, 1), width=16),
+            optimizer=base.objective.generator.optimizer,
+        ),
+        discriminator=Learner(
+            module=MlpDiscriminator(classes=3, width=16), optimizer=base.objective.discriminator.optimizer
+        ),
         penalties=(),
         side=2,
     )
@@ -104,17 +108,17 @@ def test_samples_are_a_picture_and_numbers(trained, tmp_path, capsys):
 def test_the_way_samples_are_made_can_be_changed(trained, tmp_path, capsys):
     plain = sampled(trained, tmp_path, "a")["samples"]
     capsys.readouterr()
-    other = sampled(trained, tmp_path, "b", "--solver", "Euler()", "--grid", "Rho(steps=7)", "--json")["samples"]
+    other = sampled(trained, tmp_path, "b", "--solver", "Euler()", "--schedule", "Rho(steps=7)", "--json")["samples"]
     assert json.loads(capsys.readouterr().out)["protocol"]["nfe"] == 14
     assert np.abs(other - plain).max() > 1e-3
     # Guided by itself, a net is not guided.
-    itself = ["--weak", str(trained), "--guidance", "Autoguidance(scale=2.0)"]
+    itself = ["--guide", str(trained), "--guidance", "Autoguidance(scale=2.0)"]
     guided = sampled(trained, tmp_path, "c", *itself)["samples"]
     alone = sampled(trained, tmp_path, "d", "--guidance", "Unguided()")["samples"]
     np.testing.assert_allclose(guided, alone, atol=1e-3)
 
 
-def test_an_average_that_was_kept_is_the_one_made_afterwards(trained, tmp_path):
+def test_an_ema_that_was_kept_is_the_one_made_afterwards(trained, tmp_path):
     # The first of the two averages has the width 0.05, and a snapshot was taken at the last step.
     kept = sampled(trained, tmp_path, "a")["samples"]
     np.testing.assert_allclose(sampled(trained, tmp_path, "b", "--ema", "0.05")["samples"], kept, atol=1e-3)
@@ -123,7 +127,7 @@ def test_an_average_that_was_kept_is_the_one_made_afterwards(trained, tmp_path):
     assert steps == [3, 6, 9, 12]
 
 
-def test_eval_has_each_number_beside_its_floor(trained, capsys):
+def test_eval_has_each_number_and_its_baseline(trained, capsys):
     capsys.readouterr()
     assert cli.main(["eval", str(trained), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)["metrics"]
@@ -163,7 +167,7 @@ def test_a_gan_can_be_sampled_and_truncated(game, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("run", ["game", "trained"])
-def test_the_way_between_samples_is_rows_or_a_film(run, request, tmp_path, capsys):
+def test_an_interpolation_is_rows_or_an_animation(run, request, tmp_path, capsys):
     folder = request.getfixturevalue(run)
     capsys.readouterr()
     png, gif = tmp_path / "a.png", tmp_path / "a.gif"
@@ -182,14 +186,14 @@ def test_the_way_between_samples_is_rows_or_a_film(run, request, tmp_path, capsy
         # A row ends with the sample that the next begins with, and the last one with the first.
         assert np.abs(cell(i, 3) - cell((i + 1) % 3, 0)).max() <= 1
     assert np.abs(cell(0, 0) - cell(1, 0)).max() > 1
-    with Image.open(gif) as film:
-        assert film.n_frames == 12
-        assert film.info["loop"] == 0
-        first = np.asarray(film.convert("RGB")).astype(int)
+    with Image.open(gif) as animation:
+        assert animation.n_frames == 12
+        assert animation.info["loop"] == 0
+        first = np.asarray(animation.convert("RGB")).astype(int)
     assert np.abs(first[6:102, 6:102] - cell(0, 0)).max() <= 2
 
 
-def test_the_way_begins_at_the_samples(game, tmp_path):
+def test_an_interpolation_begins_at_the_samples(game, tmp_path):
     made = sampled(game, tmp_path, "a", "--label", "0")["samples"]
     png = tmp_path / "way.png"
     arguments = ["interpolate", str(game), "--n", "6", "--frames", "2", "--label", "0", "--out", str(png)]
@@ -208,7 +212,7 @@ def test_the_way_begins_at_the_samples(game, tmp_path):
         (("interpolate", "--out", "/nowhere/a.gif"), "no folder /nowhere"),
         (("sample", "--truncation", "2"), r"--truncation is 2.0; it lies in 0\.\.1"),
         (("interpolate", "--truncation", "-0.5"), "--truncation is -0.5"),
-        (("sample", "--weak", "RUN"), "--weak is for Autoguidance, which a GAN has none of"),
+        (("sample", "--guide", "RUN"), "--guide is for Autoguidance, which a GAN has none of"),
         (("sample", "--solver", "Euler()"), "Gan has no solver to choose"),
         (("sample", "--ema", "0.1"), "kept no snapshots"),
     ],
@@ -225,8 +229,8 @@ def test_what_a_gan_cannot_do_is_refused(game, tmp_path, capsys, options, patter
         (("--label", "3"), "the classes are 0..2"),
         (("--seed", "-1"), "--seed is -1"),
         (("--solver", "Huen()"), "perhaps you meant Heun"),
-        (("--grid", "Rho(steps=0)"), "steps is 1 or more"),
-        (("--guidance", "Autoguidance(scale=2.0)"), "worse net"),
+        (("--schedule", "Rho(steps=0)"), "steps is 1 or more"),
+        (("--guidance", "Autoguidance(scale=2.0)"), "guiding model"),
         (("--ema", "0.5"), "relative width"),
         (("--ema", "0.0004"), "cannot be made of the 4 snapshots"),
         (("--out", "/nowhere/a.png"), "no folder /nowhere"),
@@ -243,7 +247,7 @@ def test_what_cannot_be_sampled_or_kept_is_refused(tmp_path, capsys):
     run = tmp_path / "run"
     arguments = [str(config), "--run-dir", str(run), "--steps", "2"]
     assert cli.train([*arguments, "--snapshot-every", "1"]) == 2
-    assert "hold no Power" in capsys.readouterr().err
+    assert "hold no PowerEma" in capsys.readouterr().err
     assert cli.train(arguments) == 0
     refused(capsys, ["sample", run, "--out", tmp_path / "a.png"], "Classification makes no samples")
     refused(capsys, ["interpolate", run, "--out", tmp_path / "a.png"], "Classification makes no samples")

@@ -14,11 +14,11 @@ from small import EXPERIMENTS
 
 from jaxgen import program as programs
 from jaxgen import tree
-from jaxgen.data import batches
+from jaxgen.models.dit import DIT
 from jaxgen.parallel.mesh import MeshShape
-from jaxgen.parallel.rules import DIT, Composed, Fsdp, Replicated, Rule
+from jaxgen.parallel.rules import Composed, Fsdp, Replicated, Rule
 from jaxgen.plan.collectives import collectives
-from jaxgen.program import Program, program
+from jaxgen.program import Program
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "collectives.txt"
 GENERIC = Composed((Fsdp(axis="tensor", smallest=1), Fsdp(smallest=1)))
@@ -42,13 +42,12 @@ def assemble(name: str, layout: str) -> Program:
     if (name, layout) == ("diffusion", "fsdp x tensor"):
         rule = Composed((DIT, Fsdp(smallest=1)))
     made = dataclasses.replace(EXPERIMENTS[name](), mesh=shape, rule=rule)
-    return program(made, shape.build(), batches.element(made.train.source.open(), made.train.transforms))
+    return Program.of(made)
 
 
 def sent(prog: Program) -> dict[tuple[str, str], tuple[int, int]]:
     """(kind, axes) -> (times, bytes of the arrays that are gathered, summed or moved)."""
-    with jax.set_mesh(prog.mesh):
-        text = prog.step.lower(prog.shapes, dict(prog.spec)).compile().as_text()
+    text = prog.step.lower(prog.shapes, dict(prog.spec)).compile().as_text()
     found: dict[tuple[str, str], tuple[int, int]] = collections.defaultdict(lambda: (0, 0))
     for one in collectives(text, prog.mesh.shape):
         key = one.kind, " x ".join(one.axes)
@@ -113,7 +112,7 @@ def test_a_game_sends_what_its_rule_needs(layout):
 
 @pytest.mark.slow
 def test_left_to_itself_the_partitioner_would_break_the_law(monkeypatch):
-    monkeypatch.setattr(programs, "pinned", lambda mesh, function: function)
+    monkeypatch.setattr(programs, "constrained", lambda mesh, function: function)
     prog = assemble("diffusion", "fsdp")
     with pytest.raises(AssertionError):
         check("fsdp", prog, sent(prog))

@@ -111,6 +111,31 @@ def test_a_transform_is_a_function_that_writes_to_nothing(transform: Transform) 
         assert len(out["boxes"]) == len(out["labels"])
 
 
+@pytest.mark.parametrize("transform", [t for t in ALL if t not in PAINTED], ids=str)
+def test_a_target_moves_with_its_image(transform: Transform) -> None:
+    for seed in range(5):
+        example = painted(seed)
+        alike = run(transform, example | {"target": example["image"]}, seed)
+        alone = run(transform, example, seed)
+        assert np.array_equal(alike["target"], alone["image"])
+        # Of another depth, and in its own colours where the image is padded.
+        grey = run(transform, example | {"target": example["image"][:, :, :1]}, seed)
+        assert np.array_equal(grey["target"], alone["image"][:, :, :1])
+        assert same({key: grey[key] for key in alone}, alone)
+
+
+@pytest.mark.parametrize("transform", [t for t in ALL if t not in PAINTED], ids=str)
+def test_pixels_that_nobody_knows_how_to_move_are_refused(transform: Transform) -> None:
+    example = painted()
+    for extra in (np.zeros((HEIGHT, WIDTH), np.float32), np.zeros((HEIGHT, WIDTH, 2), np.uint8)):
+        with pytest.raises(UserError, match=r"depth: .*60x76 pixels; they move image, target and mask"):
+            run(transform, example | {"depth": extra})
+    with pytest.raises(UserError, match="target is 30x38, but image is 60x76"):
+        run(transform, example | {"target": np.zeros((30, 38, 3), np.uint8)})
+    points = np.zeros((5, 2), np.float32)  # no pixels: passes as it is
+    assert run(transform, example | {"points": points})["points"] is points
+
+
 @pytest.mark.parametrize("transform", [t for t in ALL if hasattr(t, "height")], ids=str)
 def test_the_size_is_what_was_asked_for(transform: Transform) -> None:
     for seed, (h, w) in enumerate([(HEIGHT, WIDTH), (61, 33), (20, 79), (13, 12)]):

@@ -104,11 +104,11 @@ class TestErrors:
 
     def test_no_pictures(self, root: pathlib.Path) -> None:
         (root / "empty" / "class").mkdir(parents=True)
-        with pytest.raises(UserError, match="holds no pictures"):
+        with pytest.raises(UserError, match="holds no images"):
             Folder(f"{root}/empty").open()
 
     def test_no_pairs(self, root: pathlib.Path) -> None:
-        with pytest.raises(UserError, match=r"no picture in .*images has a mask of the same name in .*masks"):
+        with pytest.raises(UserError, match=r"no image in .*images has a mask of the same name in .*masks"):
             self.source(root, mask_suffix="_mask").open()
 
     def test_missing_mask(self, root: pathlib.Path) -> None:
@@ -118,7 +118,7 @@ class TestErrors:
 
     def test_unknown_name_in_the_list(self, root: pathlib.Path) -> None:
         (root / "list").write_text("a\nq\n")
-        with pytest.raises(UserError, match=r"1 of 2 names have no picture in .*images: q"):
+        with pytest.raises(UserError, match=r"1 of 2 names have no image in .*images: q"):
             self.source(root, ids=f"{root}/list").open()
         with pytest.raises(UserError, match=r"cannot read the list of names .*gone"):
             self.source(root, ids=f"{root}/gone").open()

@@ -6,8 +6,16 @@ import pickle
 import numpy as np
 import pytest
 
-from jaxgen.data.fake import FakeLabels, FakeMasks
-from jaxgen.data.source import SAMPLE, Examples, check_labels, checked, remap
+from jaxgen.data import batches
+from jaxgen.data.digits import Digits
+from jaxgen.data.fake import FakeLabels, FakeLatents, FakeMasks
+from jaxgen.data.folder import Folder, SegmentationFolder
+from jaxgen.data.latents import Latents
+from jaxgen.data.mixture import Ring, Spiral
+from jaxgen.data.scenes import Scenes
+from jaxgen.data.source import SAMPLE, Examples, Fakeable, Source, check_labels, checked, remap
+from jaxgen.data.stacked import StackedDigits
+from jaxgen.data.tfds import Tfds
 from jaxgen.errors import UserError
 from jaxgen.typing import IGNORE, Example
 
@@ -183,3 +191,49 @@ def test_fake_images_carry_their_labels() -> None:
     found = [example["image"][example["mask"] == k].mean(0) for k in np.unique(example["mask"][valid])]
     assert len(found) > 1
     assert all(np.abs(a - b).max() > 20 for i, a in enumerate(found) for b in found[:i])
+
+
+HERE = [Digits(), Scenes(), StackedDigits(size=9), Ring(size=9), Spiral(size=9), *FAKES, FakeLatents(size=9)]
+ELSEWHERE = {
+    Folder("nowhere"): (FakeLabels, "label"),
+    SegmentationFolder("nowhere", "nowhere", ("a", "b")): (FakeMasks, "mask"),
+    Latents(folder="nowhere"): (FakeLatents, "label"),
+    Tfds("cifar10"): (FakeLabels, "label"),
+    Tfds("cityscapes/semantic_segmentation", mask="segmentation_label"): (FakeMasks, "mask"),
+}
+
+
+@pytest.mark.parametrize("source", HERE, ids=repr)
+def test_fake_data_has_the_shapes_of_its_own(source: Source) -> None:
+    assert isinstance(source, Fakeable)
+    opened = source.open()
+    own = batches.DataSpec.of(opened, ())
+    shape = source.shape()
+    assert shape == own.element["image"][0]
+    fake = source.fake(shape, len(own.classes), 5).open()
+    assert len(fake) == 5
+    there = batches.DataSpec.of(fake, ())
+    assert there.element == own.element
+    assert len(there.classes) == len(own.classes)
+
+
+@pytest.mark.parametrize("source", ELSEWHERE, ids=repr)
+def test_data_that_is_not_here_is_faked_by_its_kind(source: Source) -> None:
+    assert isinstance(source, Fakeable)
+    kind, target = ELSEWHERE[source]
+    fake = source.fake((8, 10, 3), 7, 5)
+    assert isinstance(fake, kind)
+    opened = fake.open()
+    assert len(opened) == 5
+    assert opened[0].keys() == {"image", target}
+    assert opened[0]["image"].shape == (8, 10, 3)
+    assert len(opened.classes) == 7
+
+
+def test_images_without_a_label_have_none_when_faked() -> None:
+    fake = Tfds("cifar10", label=None).fake((8, 8, 3), 7, 5)
+    for source in (fake, fake.fake((8, 8, 3), 7, 5)):
+        opened = source.open()
+        assert opened.classes == ()
+        assert opened[4].keys() == {"image"}
+        assert not np.array_equal(opened[3]["image"], opened[4]["image"])

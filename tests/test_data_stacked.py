@@ -171,7 +171,7 @@ def test_other_pictures_are_refused(shape: tuple[int, ...]) -> None:
 
 
 def test_no_samples_are_refused() -> None:
-    with pytest.raises(UserError, match=r"Triples\.samples is 0"):
+    with pytest.raises(UserError, match=r"StackedModes\.samples is 0"):
         StackedModes(samples=0)
     with pytest.raises(UserError, match="hold NaN or infinity"):
         StackedModes(samples=2).measure(Gallery(np.full((2, 8, 8, 3), np.nan, np.float32)))

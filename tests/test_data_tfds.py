@@ -152,14 +152,14 @@ def test_data_that_only_tensorflow_reads_says_so(tmp_path: pathlib.Path) -> None
     prepare(tmp_path, "cifar10", [{"id": "a", "image": encoded(random_image(0, 32, 32, 3)), "label": 1}])
     info = tmp_path / "cifar10" / "3.0.2" / "dataset_info.json"
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
-    with pytest.raises(UserError, match=r"takes TensorFlow to read; .*--file_format=array_record.*--overwrite"):
+    with pytest.raises(UserError, match=r"needs TensorFlow to be read; .*--file_format=array_record.*--overwrite"):
         Tfds("cifar10", data_dir=str(tmp_path)).open()
 
 
 def test_wrong_names_are_answered_with_right_ones(tmp_path: pathlib.Path) -> None:
     prepare(tmp_path, "cifar10", [{"id": "a", "image": encoded(random_image(0, 32, 32, 3)), "label": 1}])
     place = {"data_dir": str(tmp_path)}
-    with pytest.raises(UserError, match="TFDS knows no 'cifar11'; perhaps cifar10"):
+    with pytest.raises(UserError, match="TFDS has no 'cifar11'; perhaps cifar10"):
         Tfds("cifar11", **place).open()
     with pytest.raises(UserError, match="configurations: semantic_segmentation, "):
         Tfds("cityscapes/semantic", **place).open()
@@ -167,5 +167,5 @@ def test_wrong_names_are_answered_with_right_ones(tmp_path: pathlib.Path) -> Non
         Tfds("cifar10", split="valid", **place).open()
     with pytest.raises(UserError, match="cifar10 has no feature 'picture'; it has id, image, label"):
         Tfds("cifar10", image="picture", **place).open()
-    with pytest.raises(UserError, match="'id' is not a picture; there are image"):
+    with pytest.raises(UserError, match="'id' is not an image; there are image"):
         Tfds("cifar10", mask="id", classes=("a",), **place).open()

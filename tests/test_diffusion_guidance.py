@@ -1,4 +1,4 @@
-"""Guidance against closed forms, its cost, its laws, and the value that ties it to a solver and a grid."""
+"""Guidance against closed forms, its cost, its laws, and the value that ties it to a solver and a schedule."""
 
 import dataclasses
 import math
@@ -23,6 +23,8 @@ from jaxgen.diffusion.sampling_schedules import Leading, Rho, Trailing, UniformT
 from jaxgen.diffusion.solvers import Heun, sample, start
 from jaxgen.diffusion.stochastic import Ancestral
 from jaxgen.errors import UserError
+from jaxgen.noise import normal
+from jaxgen.typing import Condition
 
 MEANS = np.asarray([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0], [0.2, 0.1]])  # of three classes and of null
 STD = 0.5
@@ -43,14 +45,14 @@ GUIDANCE: dict[str, Guidance] = {
 every = pytest.mark.parametrize("guidance", GUIDANCE.values(), ids=GUIDANCE)
 
 
-def gaussians(x: jax.Array, sigma: jax.Array, label: jax.Array) -> jax.Array:
-    """Every class is a Gaussian, and null is another: what guidance makes of them is a Gaussian again."""
-    mean = (label[:, :, None] * jnp.asarray(MEANS, x.dtype)[None]).sum(1)
+def gaussians(x: jax.Array, sigma: jax.Array, condition: Condition) -> jax.Array:
+    """Every class is a Gaussian, and null is another: guided estimates are those of a Gaussian again."""
+    mean = (condition["label"][:, :, None] * jnp.asarray(MEANS, x.dtype)[None]).sum(1)
     return mean + (x - mean) / (1 + (sigma / STD) ** 2)
 
 
-def weaker(x: jax.Array, sigma: jax.Array, label: jax.Array) -> jax.Array:
-    return gaussians(x, sigma, 0.5 * label + 0.5 * jnp.eye(4)[3][None])
+def worse(x: jax.Array, sigma: jax.Array, condition: Condition) -> jax.Array:
+    return gaussians(x, sigma, {"label": 0.5 * condition["label"] + 0.5 * jnp.eye(4)[3][None]})
 
 
 def keys(n: int, seed: int = 0) -> jax.Array:
@@ -58,7 +60,7 @@ def keys(n: int, seed: int = 0) -> jax.Array:
 
 
 def bound(guidance: Guidance, net: Callable = MODES.denoise_labelled, label: jax.Array = LABEL) -> Guided:
-    return guide(guidance, net, label, keys(len(label)), weak=weaker)
+    return guide(guidance, net, {"label": label}, keys(len(label)), guide_net=worse)
 
 
 @jax.jit
@@ -81,9 +83,9 @@ def test_labelled_mixture() -> None:
     for i in range(3):
         alone = GaussianMixture(means=(MODES.means[i],), stds=(MODES.stds[i],))
         label = jnp.broadcast_to(jnp.eye(4)[i], (4, 4))
-        np.testing.assert_allclose(net(x, 0.7, label), jax.jit(alone.denoise)(x, 0.7), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(net(x, 0.7, {"label": label}), jax.jit(alone.denoise)(x, 0.7), rtol=1e-5, atol=1e-6)
     null = jnp.broadcast_to(jnp.eye(4)[3], (4, 4))
-    np.testing.assert_allclose(net(x, 0.7, null), jax.jit(MODES.denoise)(x, 0.7), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(net(x, 0.7, {"label": null}), jax.jit(MODES.denoise)(x, 0.7), rtol=1e-5, atol=1e-6)
 
 
 def test_mixture_is_consistent() -> None:
@@ -118,12 +120,12 @@ def test_mixture_is_consistent() -> None:
     ids=["classifier_free", "apg", "autoguidance"],
 )
 def test_guided_gaussians_are_a_gaussian(guidance: Guidance, mean: np.ndarray) -> None:
-    """D = mean + k (x - mean) for both estimates, with one k: so for what they make, with the mean they make."""
+    """D = mean + k (x - mean) for both estimates, with one k: so also for the guided one, with the guided mean."""
     sigmas = Rho(steps=192, to_zero=False).sigmas(Edm())
     with jax.enable_x64(True):
         noise = jnp.asarray(np.random.RandomState(0).standard_normal((8, 2)))
         label = jnp.broadcast_to(jnp.eye(4)[0], (8, 4))
-        guided = guide(guidance, gaussians, label, keys(8), weak=weaker)
+        guided = guide(guidance, gaussians, {"label": label}, keys(8), guide_net=worse)
         x = start(noise, sigmas)
         found = sample(UniPc(order=3), guided, sigmas, x, keys(8))
         deviation = math.sqrt((STD**2 + 0.002**2) / (STD**2 + 80.0**2))
@@ -136,8 +138,8 @@ def test_scale_1_is_the_conditional_net_itself(guidance: Guidance) -> None:
         guidance = dataclasses.replace(guidance, inner=dataclasses.replace(guidance.inner, scale=1.0))
     elif not isinstance(guidance, Unguided):
         guidance = dataclasses.replace(guidance, scale=1.0)
-    given = estimate(bound(Unguided()), points(), 1.0)
-    np.testing.assert_array_equal(estimate(bound(guidance), points(), 1.0), given)
+    plain = estimate(bound(Unguided()), points(), 1.0)
+    np.testing.assert_array_equal(estimate(bound(guidance), points(), 1.0), plain)
     assert {guidance.evaluations(sigma) for sigma in SIGMAS[:-1]} == {1}
     assert not jax.tree.leaves(guidance.memory(points()))
 
@@ -145,18 +147,50 @@ def test_scale_1_is_the_conditional_net_itself(guidance: Guidance) -> None:
 def test_two_estimates_of_one_batch_are_those_of_two_calls() -> None:
     x, net = points(), jax.jit(MODES.denoise_labelled)
     label, free = two(x, 0.8)
-    np.testing.assert_allclose(label, net(x, 0.8, LABEL), rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(free, net(x, 0.8, jnp.broadcast_to(jnp.eye(4)[3], (4, 4))), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(label, net(x, 0.8, {"label": LABEL}), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(
+        free, net(x, 0.8, {"label": jnp.broadcast_to(jnp.eye(4)[3], (4, 4))}), rtol=1e-6, atol=1e-7
+    )
     found = estimate(bound(ClassifierFree(scale=3.0)), x, 0.8)
     np.testing.assert_allclose(found, free + 3.0 * (label - free), rtol=1e-6)
 
 
 def test_null_may_be_given() -> None:
     other = jnp.broadcast_to(jnp.eye(4)[1], LABEL.shape)
-    guided = guide(ClassifierFree(scale=2.0), gaussians, LABEL, keys(4), null=other)
+    guided = guide(ClassifierFree(scale=2.0), gaussians, {"label": LABEL}, keys(4), null={"label": other})
     x = points()
-    given, against = (gaussians(x, jnp.float32(1.0), label) for label in (LABEL, other))
-    np.testing.assert_allclose(estimate(guided, x, 1.0), 2 * given - against, rtol=1e-5, atol=1e-6)
+    conditional, null = (gaussians(x, jnp.float32(1.0), {"label": label}) for label in (LABEL, other))
+    np.testing.assert_allclose(estimate(guided, x, 1.0), 2 * conditional - null, rtol=1e-5, atol=1e-6)
+
+
+def test_conditions_of_any_name_are_guided_with_the_null_that_is_given_for_them() -> None:
+    def net(x: jax.Array, sigma: jax.Array, condition: Condition) -> jax.Array:
+        return x + condition["label"][:, :2] + condition["text"].sum((1, 2))[:, None]
+
+    x, text = points(), jnp.arange(24.0).reshape(4, 3, 2)
+    condition = {"label": LABEL, "text": text}
+    guided = guide(ClassifierFree(scale=3.0), net, condition, keys(4), null={"text": jnp.ones_like(text)})
+    conditional, null = x + LABEL[:, :2] + text.sum((1, 2))[:, None], x + 6.0
+    np.testing.assert_allclose(estimate(guided, x, 1.0), null + 3 * (conditional - null), rtol=1e-5)
+    np.testing.assert_array_equal(
+        estimate(guide(Unguided(), net, condition, keys(4)), x, 1.0), jax.jit(net)(x, 1.0, condition)
+    )
+    noised = guide(
+        Cads(inner=Unguided()), lambda x, sigma, condition: condition["text"].sum(2)[:, :2], condition, keys(4)
+    )
+    np.testing.assert_array_equal(estimate(noised, x, 80.0), text.sum(2)[:, :2])  # only labels get noise
+
+
+def test_a_condition_without_null_is_named() -> None:
+    text = {"text": jnp.ones((4, 3))}
+    guided = guide(ClassifierFree(scale=2.0), lambda x, sigma, condition: x, text, keys(4))
+    with pytest.raises(UserError, match="stands for no text: give a null") as caught:
+        estimate(guided, points(), 1.0)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="null for text"):
+        guide(ClassifierFree(), gaussians, {"label": LABEL}, keys(4), null=text)
+    with pytest.raises(UserError, match="the condition has none"):
+        estimate(guide(Cads(), lambda x, sigma, condition: x, text, keys(4)), points(), 1.0)
 
 
 def test_rescaling_restores_the_spread() -> None:
@@ -193,13 +227,13 @@ def test_projection_momentum_and_threshold() -> None:
 def test_cads_anneals_the_noise_on_labels() -> None:
     seen: list[jax.Array] = []
 
-    def net(x: jax.Array, sigma: jax.Array, label: jax.Array) -> jax.Array:
-        seen.append(label)
+    def net(x: jax.Array, sigma: jax.Array, condition: Condition) -> jax.Array:
+        seen.append(condition["label"])
         return x
 
     def labels(value: Cads, sigma: float, rows: jax.Array) -> np.ndarray:
         seen.clear()
-        guide(value, net, LABEL[: len(rows)], rows).step(points(len(rows)), jnp.float32(sigma), ())
+        guide(value, net, {"label": LABEL[: len(rows)]}, rows).step(points(len(rows)), jnp.float32(sigma), ())
         return np.asarray(seen[0])
 
     def level(t: float) -> float:
@@ -216,7 +250,7 @@ def test_cads_anneals_the_noise_on_labels() -> None:
     size = 4000
     many = jnp.broadcast_to(LABEL[:1], (size, 4))
     seen.clear()
-    guide(value, net, many, keys(size)).step(points(size), jnp.float32(level(0.7)), ())
+    guide(value, net, {"label": many}, keys(size)).step(points(size), jnp.float32(level(0.7)), ())
     drawn = np.asarray(seen[0])[:, :3]
     np.testing.assert_allclose(
         drawn.mean(0), math.sqrt(0.5) * np.asarray(LABEL[0, :3]), atol=4 * 0.3 / math.sqrt(2 * size)
@@ -233,13 +267,13 @@ def test_cost_batch_and_purity_in_a_sampler(name: str) -> None:
     """Evaluations are as many as said before, a sample does not depend on its batch, and nothing is left behind."""
     guidance, rows = GUIDANCE[name], []
 
-    def counted(x: jax.Array, sigma: jax.Array, label: jax.Array) -> jax.Array:
+    def counted(x: jax.Array, sigma: jax.Array, condition: Condition) -> jax.Array:
         io_callback(lambda _: rows.append(len(x)), None, sigma, ordered=True)
-        return MODES.denoise_labelled(x, sigma, label)
+        return MODES.denoise_labelled(x, sigma, condition)
 
     @jax.jit
     def run(x: jax.Array, label: jax.Array, own: jax.Array) -> jax.Array:
-        guided = guide(guidance, counted, label, own, weak=counted)
+        guided = guide(guidance, counted, {"label": label}, own, guide_net=counted)
         return sample(Heun(), guided, SIGMAS, x, own)
 
     x, label = 80 * points(8), jnp.eye(4)[jnp.arange(8) % 3]
@@ -291,7 +325,8 @@ def test_run(sampling: Sampling, path: Edm | Flow | LinearBetas) -> None:
 
     @jax.jit
     def run(rows: jax.Array, label: jax.Array) -> tuple:
-        return sampling.run(MODES.denoise_labelled, path, (2,), rows, label=label, trace=True)
+        noise = normal(rows, 0, (2,))
+        return sampling.run(MODES.denoise_labelled, path, noise, rows, condition={"label": label}, trace=True)
 
     found, steps = run(rows, label)
     assert found.shape == (8, 2)
@@ -299,31 +334,32 @@ def test_run(sampling: Sampling, path: Edm | Flow | LinearBetas) -> None:
     assert len(np.unique(found, axis=0)) == 8
     if isinstance(path, LinearBetas):  # the one with noise in the solver and in the labels
         np.testing.assert_allclose(found[2:3], run(rows[2:3], label[2:3])[0], rtol=1e-5, atol=1e-5)
-    sigmas = sampling.grid.sigmas(path)
+    sigmas = sampling.schedule.sigmas(path)
     assert steps.x.shape == (len(sigmas), 8, 2)
     noise = jnp.stack([jax.random.normal(jax.random.fold_in(key, 0), (2,)) for key in rows])
     np.testing.assert_allclose(steps.x[0], start(noise, sigmas), rtol=1e-6)
 
 
-def test_run_without_labels_and_of_pictures() -> None:
-    def net(x: jax.Array, sigma: jax.Array, label: None) -> jax.Array:
-        assert label is None
+def test_run_without_a_condition_and_of_images() -> None:
+    def net(x: jax.Array, sigma: jax.Array, condition: Condition) -> jax.Array:
+        assert condition == {}
         return x / (1 + sigma**2)
 
-    found, steps = Sampling().run(net, Edm(), (4, 4, 3), keys(2))
+    noise = normal(keys(2), 0, (4, 4, 3))
+    found, steps = Sampling().run(net, Edm(), noise, keys(2), condition={})
     assert steps is None
     assert found.shape == (2, 4, 4, 3)
     labelled = Sampling(guidance=ClassifierFree(rescale=0.5)).run(
-        lambda x, sigma, label: x / (1 + sigma**2) * label[:, :1, None, None],
+        lambda x, sigma, condition: x / (1 + sigma**2) * condition["label"][:, :1, None, None],
         Edm(),
-        (4, 4, 3),
+        noise,
         keys(2),
-        label=LABEL[:2],
+        condition={"label": LABEL[:2]},
     )[0]
     assert labelled.shape == (2, 4, 4, 3)
 
 
-FULL = {"conditional": True, "droppable": True, "weak": True}
+FULL = {"conditional": True, "droppable": True, "guide": True}
 
 
 @pytest.mark.parametrize(
@@ -334,7 +370,7 @@ FULL = {"conditional": True, "droppable": True, "weak": True}
         (Sampling(guidance=Cads(inner=Unguided())), Edm(), FULL | {"conditional": False}, "takes none"),
         (Sampling(guidance=ClassifierFree()), Edm(), FULL | {"droppable": False}, "labels dropped"),
         (Sampling(guidance=Cads()), Edm(), FULL | {"droppable": False}, "labels dropped"),
-        (Sampling(guidance=Autoguidance()), Edm(), FULL | {"weak": False}, "worse net"),
+        (Sampling(guidance=Autoguidance()), Edm(), FULL | {"guide": False}, "guiding model"),
         (Sampling(solver=Heun(), schedule=UniformTime(steps=4)), Flow(), FULL, "use FlowHeun"),
         (Sampling(), ScaledLinearBetas(), FULL, "within"),
     ],

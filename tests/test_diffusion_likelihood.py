@@ -23,14 +23,14 @@ MODES = GaussianMixture(means=((-1.0, 0.0), (0.5, 0.8)), stds=(0.4, 0.5))
 
 @functools.partial(jax.jit, static_argnames=("denoise", "steps", "probes"))
 def likelihood(denoise: Callable, steps: int, x: jax.Array, own: jax.Array, probes: int) -> jax.Array:
-    return log_likelihood(denoise, grid(steps), x, own, probes=probes)
+    return log_likelihood(denoise, schedule(steps), x, own, probes=probes)
 
 
 def keys(n: int) -> jax.Array:
     return jax.random.split(jax.random.key(0), n)
 
 
-def grid(steps: int) -> np.ndarray:
+def schedule(steps: int) -> np.ndarray:
     return Rho(steps=steps, to_zero=False).sigmas(Edm())
 
 
@@ -40,7 +40,9 @@ def gaussian_error(steps: int, exact_prior: bool) -> float:
         x = jnp.asarray(MEAN + STD * np.random.RandomState(0).standard_normal((4, D)))
         mean, variance = (MEAN, STD**2) if exact_prior else (0.0, 0.0)
         found = jax.jit(
-            lambda x: log_likelihood(GAUSSIAN.denoise, grid(steps), x, keys(4), probes=0, mean=mean, variance=variance)
+            lambda x: log_likelihood(
+                GAUSSIAN.denoise, schedule(steps), x, keys(4), probes=0, mean=mean, variance=variance
+            )
         )(x)
         return float(np.abs(found - GAUSSIAN.log_density(x, 0.002)).max())
 
@@ -103,6 +105,6 @@ def test_bits_of_uniform_bytes() -> None:
 @pytest.mark.parametrize(
     "sigmas", [Rho(steps=4).sigmas(Edm()), UniformTime(steps=4).sigmas(Flow())[:-1]], ids=["zero", "infinite"]
 )
-def test_a_grid_without_density_is_refused(sigmas: np.ndarray) -> None:
+def test_a_schedule_without_density_is_refused(sigmas: np.ndarray) -> None:
     with pytest.raises(UserError, match="finite levels above 0"):
         log_likelihood(GAUSSIAN.denoise, sigmas, jnp.zeros((1, D)), keys(1), probes=0)

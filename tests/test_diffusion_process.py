@@ -1,4 +1,4 @@
-"""Paths, quantities, predictions, levels and weightings: each law once, for all of them; and parity with diffusers."""
+"""Paths, quantities, prediction types, noise distributions, weightings: each law once; and parity with diffusers."""
 
 import itertools
 import math
@@ -15,7 +15,6 @@ from golden.make_schedules import GAMMA, TIMES, case
 from golden.weights import array
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxgen.diffusion import noise_distributions as noise_levels
 from jaxgen.diffusion import path as paths
 from jaxgen.diffusion import weighting as weightings
 from jaxgen.diffusion.denoiser import denoiser
@@ -26,6 +25,7 @@ from jaxgen.diffusion.noise_distributions import (
     LowDiscrepancy,
     NoiseDistribution,
     Uniform,
+    log_snr_slope,
 )
 from jaxgen.diffusion.path import Cosine, CosineBetas, Edm, Flow, LinearBetas, Path, ScaledLinearBetas, ZeroTerminal
 from jaxgen.diffusion.predictions import Direct, EdmPreconditioning, Prediction
@@ -40,9 +40,9 @@ PATHS = [
 ]  # fmt: skip
 QUANTITIES = [X0(), Eps(), V(), Velocity(), Score()]
 PREDICTIONS = [*(Direct(quantity=q) for q in QUANTITIES), EdmPreconditioning()]
-LEVELS = [Uniform(), Uniform(shift=3.0), LogNormal(), LogitNormal(mean=-0.4, shift=2.0), LowDiscrepancy()]
+DISTRIBUTIONS = [Uniform(), Uniform(shift=3.0), LogNormal(), LogitNormal(mean=-0.4, shift=2.0), LowDiscrepancy()]
 every_path = pytest.mark.parametrize("path", PATHS, ids=repr)
-every_levels = pytest.mark.parametrize("levels", LEVELS, ids=repr)
+every_distribution = pytest.mark.parametrize("distribution", DISTRIBUTIONS, ids=repr)
 
 N = 64  # one size for nearly all: each new one compiles each operation anew
 EVEN = jnp.asarray((np.arange(N) + 0.5) / N, jnp.float32)
@@ -207,7 +207,7 @@ def test_the_ends_are_exact_or_refused_with_the_reason(path: Path, quantity: Qua
         np.testing.assert_allclose(quantity.eps(value, z, alpha, sigma), eps, atol=1e-6)
 
 
-# Predictions.
+# Prediction types.
 
 
 @every_pair
@@ -244,21 +244,21 @@ def test_one_level_for_all_rows_is_that_level_in_each_row(prediction: Prediction
     assert prediction.out(*one).shape == prediction.scale(*one).shape == prediction.noise(*one, t).shape == ()
 
 
-def test_karras_keeps_input_and_target_at_unit_variance() -> None:
+def test_edm_preconditioning_keeps_input_and_target_at_unit_variance() -> None:
     """The invariants by which EDM derives its table 1, with moments in place of samples."""
-    karras, sigma = EdmPreconditioning(sigma_data=0.7), jnp.asarray([0.002, 0.05, 0.7, 3.0, 80.0])
+    edm, sigma = EdmPreconditioning(sigma_data=0.7), jnp.asarray([0.002, 0.05, 0.7, 3.0, 80.0])
     one, zero, alpha = jnp.ones((5, 1)), jnp.zeros((5, 1)), jnp.ones(5)
-    of_x0 = karras.target(one, zero, alpha, sigma)[:, 0]
-    of_eps = karras.target(zero, one, alpha, sigma)[:, 0]
+    of_x0 = edm.target(one, zero, alpha, sigma)[:, 0]
+    of_eps = edm.target(zero, one, alpha, sigma)[:, 0]
     np.testing.assert_allclose((0.7 * of_x0) ** 2 + of_eps**2, 1, rtol=1e-6)
-    np.testing.assert_allclose(karras.scale(alpha, sigma) ** 2 * (0.7**2 + sigma**2), 1, rtol=1e-6)
+    np.testing.assert_allclose(edm.scale(alpha, sigma) ** 2 * (0.7**2 + sigma**2), 1, rtol=1e-6)
     # Least error amplification: an output of 0 leaves the best linear denoiser of such data.
-    skip = karras.denoised(zero, one, alpha, sigma)[:, 0]
+    skip = edm.denoised(zero, one, alpha, sigma)[:, 0]
     np.testing.assert_allclose(skip, 0.7**2 / (0.7**2 + sigma**2), rtol=1e-6)
-    np.testing.assert_allclose(karras.noise(alpha, sigma, sigma), np.log(sigma) / 4, rtol=1e-6)
+    np.testing.assert_allclose(edm.noise(alpha, sigma, sigma), np.log(sigma) / 4, rtol=1e-6)
 
 
-def test_plain_tells_the_net_the_time() -> None:
+def test_direct_gives_the_net_the_time() -> None:
     t = jnp.asarray([0.25, 0.5])
     np.testing.assert_array_equal(Direct(quantity=Velocity(), time_scale=1000.0).noise(1 - t, t, t), 1000 * t)
     t = jnp.asarray([417.25, 998.5])  # a table's times need not be whole
@@ -268,7 +268,7 @@ def test_plain_tells_the_net_the_time() -> None:
 @pytest.mark.parametrize(
     ("prediction", "path", "cause"),
     [
-        (Direct(quantity=Eps()), ZeroTerminal(), "Eps says nothing of x0 where the path ends in pure noise"),
+        (Direct(quantity=Eps()), ZeroTerminal(), "Eps says nothing about x0 where the path ends in pure noise"),
         (Direct(quantity=Eps()), Flow(), "predict V, Velocity or X0"),
         (Direct(quantity=Score()), Cosine(), "Score says nothing"),
         (EdmPreconditioning(), LinearBetas(), r"as Edm\(\) does; LinearBetas"),
@@ -277,7 +277,7 @@ def test_plain_tells_the_net_the_time() -> None:
     ],
     ids=repr,
 )
-def test_predictions_that_cannot_be_learned_are_refused(prediction: Prediction, path: Path, cause: str) -> None:
+def test_prediction_types_that_cannot_be_learned_are_refused(prediction: Prediction, path: Path, cause: str) -> None:
     with pytest.raises(UserError, match=cause):
         denoiser(lambda z, noise: z, path, prediction)
 
@@ -286,9 +286,9 @@ def test_predictions_that_cannot_be_learned_are_refused(prediction: Prediction, 
 
 
 def exact(path: Path, prediction: Prediction, x0: jax.Array, eps: jax.Array, ratio: Any) -> tuple[Any, Any, Any]:
-    """Denoise with a net that returns its target for x0, and for the eps that it finds in its input by what it is told.
+    """Denoise with a net that returns its target for x0 and for the eps that it finds in its input by the noise level.
 
-    Return what came out, the eps that the net found, and what it was told.
+    Return the denoised data, the eps that the net found, and the noise level as the net got it.
     """
     found: list[Any] = []
 
@@ -308,20 +308,20 @@ def test_denoiser_is_exact_with_an_exact_net(prediction: Prediction, path: Path)
     x0, eps = data()
     least, greatest = paths.ratios(path)
     for ratio in np.geomspace(max(least, 0.02), min(greatest, 50.0), 4).astype(np.float32):
-        made, eps_found, told = exact(path, prediction, x0, eps, ratio)
-        np.testing.assert_allclose(made, x0, atol=1e-5 * max(ratio, 1))
+        denoised, eps_found, level = exact(path, prediction, x0, eps, ratio)
+        np.testing.assert_allclose(denoised, x0, atol=1e-5 * max(ratio, 1))
         np.testing.assert_allclose(eps_found, eps, atol=1e-5 / min(ratio, 1))
-        assert told.shape == (N,)
+        assert level.shape == (N,)
 
 
 @pytest.mark.parametrize("path", [Flow(), Cosine(), ZeroTerminal()], ids=repr)
 @pytest.mark.parametrize("quantity", [X0(), V(), Velocity()], ids=repr)
 def test_denoiser_is_exact_at_pure_noise(path: Path, quantity: Quantity) -> None:
     x0, eps = data()
-    made, eps_found, told = exact(path, Direct(quantity=quantity), x0, eps, math.inf)
-    np.testing.assert_allclose(made, x0, atol=2e-6)
+    denoised, eps_found, level = exact(path, Direct(quantity=quantity), x0, eps, math.inf)
+    np.testing.assert_allclose(denoised, x0, atol=2e-6)
     np.testing.assert_allclose(eps_found, eps, rtol=1e-6)
-    assert (told == path.span()[1]).all()
+    assert (level == path.span()[1]).all()
 
 
 def test_denoiser_gives_each_net_its_own_coordinates() -> None:
@@ -339,28 +339,28 @@ def test_denoiser_gives_each_net_its_own_coordinates() -> None:
     np.testing.assert_allclose(seen[-1][1], np.full(N, math.log(3.0) / 4), rtol=1e-6)
 
 
-# Levels.
+# Noise distributions.
 
 
-@every_levels
+@every_distribution
 @pytest.mark.parametrize("path", [Flow(), ZeroTerminal()], ids=repr)
-def test_levels_rise_with_u_and_draws_are_their_values(levels: NoiseDistribution, path: Path) -> None:
-    assert isinstance(levels, NoiseDistribution)
-    t = np.asarray(levels.at(EVEN, path))
+def test_t_rises_with_u_and_draws_are_its_values(distribution: NoiseDistribution, path: Path) -> None:
+    assert isinstance(distribution, NoiseDistribution)
+    t = np.asarray(distribution.at(EVEN, path))
     assert (np.diff(t) >= 0).all()
     assert t[-1] > t[0]
-    t, u = levels.draw(jax.random.key(3), N, path)
+    t, u = distribution.draw(jax.random.key(3), N, path)
     assert t.shape == u.shape == (N,)
-    np.testing.assert_array_equal(t, levels.at(u, path))
-    ends = levels.at(jnp.asarray([HALF_STEP, 1 - HALF_STEP] * (N // 2)), path)
+    np.testing.assert_array_equal(t, distribution.at(u, path))
+    ends = distribution.at(jnp.asarray([HALF_STEP, 1 - HALF_STEP] * (N // 2)), path)
     assert np.isfinite(ends).all()
     assert ((u > 0) & (u < 1)).all()
 
 
-@pytest.mark.parametrize("levels", [Uniform(), LogNormal(), LowDiscrepancy()], ids=repr)
-def test_draws_do_not_depend_on_devices(levels: NoiseDistribution) -> None:
+@pytest.mark.parametrize("distribution", [Uniform(), LogNormal(), LowDiscrepancy()], ids=repr)
+def test_draws_do_not_depend_on_devices(distribution: NoiseDistribution) -> None:
     mesh = jax.make_mesh((4,), ("data",))
-    draw = lambda key: levels.draw(key, N, Flow())  # noqa: E731
+    draw = lambda key: distribution.draw(key, N, Flow())  # noqa: E731
     one = jax.jit(draw)(jax.random.key(0))
     four = jax.jit(draw, out_shardings=NamedSharding(mesh, PartitionSpec("data")))(jax.random.key(0))
     assert len(four[0].sharding.device_set) == 4
@@ -369,16 +369,16 @@ def test_draws_do_not_depend_on_devices(levels: NoiseDistribution) -> None:
 
 
 def test_low_discrepancy_puts_one_point_in_each_stratum() -> None:
-    levels = LowDiscrepancy(distribution=Uniform())
+    distribution = LowDiscrepancy(distribution=Uniform())
     first = []
     for seed in range(20):
-        _, u = levels.draw(jax.random.key(seed), N, Flow())
+        _, u = distribution.draw(jax.random.key(seed), N, Flow())
         assert sorted(np.floor(np.asarray(u) * N)) == list(range(N))
         first.append(u[0])
     assert np.ptp(first) > 0.5  # each row by itself is uniform over (0, 1), not over a stratum of its own
 
 
-def test_draws_are_uniform_before_they_are_levels() -> None:
+def test_u_is_uniform() -> None:
     _, u = Uniform().draw(jax.random.key(0), 4096, Flow())
     assert abs(np.mean(u) - 1 / 2) < 4 / math.sqrt(12 * 4096)
     assert abs(np.var(u) - 1 / 12) < 4 / math.sqrt(180 * 4096)
@@ -419,24 +419,24 @@ def test_slope_is_the_derivative_of_the_log_snr() -> None:
     u = EVEN
     t = np.asarray(u, np.float64)
     uniform = Uniform()
-    np.testing.assert_allclose(noise_levels.slope(uniform, u, Flow()), 2 / (t * (1 - t)), rtol=1e-5)
-    np.testing.assert_allclose(noise_levels.slope(uniform, u, Cosine()), 2 * np.pi / np.sin(np.pi * t), rtol=1e-5)
+    np.testing.assert_allclose(log_snr_slope(uniform, u, Flow()), 2 / (t * (1 - t)), rtol=1e-5)
+    np.testing.assert_allclose(log_snr_slope(uniform, u, Cosine()), 2 * np.pi / np.sin(np.pi * t), rtol=1e-5)
     density = np.exp(-(np.asarray(jax.scipy.special.ndtri(u)) ** 2) / 2) / math.sqrt(2 * math.pi)
-    np.testing.assert_allclose(noise_levels.slope(LogNormal(std=1.2), u, Edm()), 2 * 1.2 / density, rtol=1e-4)
+    np.testing.assert_allclose(log_snr_slope(LogNormal(std=1.2), u, Edm()), 2 * 1.2 / density, rtol=1e-4)
 
 
-@pytest.mark.parametrize("levels", [Uniform(shift=3.0), LogNormal()], ids=repr)
+@pytest.mark.parametrize("distribution", [Uniform(shift=3.0), LogNormal()], ids=repr)
 @every_path
-def test_slope_equals_the_difference_quotient(path: Path, levels: NoiseDistribution) -> None:
+def test_slope_equals_the_difference_quotient(path: Path, distribution: NoiseDistribution) -> None:
     with jax.enable_x64(True):
 
         def log_snr(u: np.ndarray) -> np.ndarray:
-            t = levels.at(jnp.asarray(u, jnp.float64), path)
+            t = distribution.at(jnp.asarray(u, jnp.float64), path)
             return np.asarray(2 * (jnp.log(path.alpha(t)) - jnp.log(path.sigma(t))))
 
         u64, h = np.asarray(EVEN, np.float64), 1e-7  # so small that between two entries of a table no third lies
         quotient = (log_snr(u64 - h) - log_snr(u64 + h)) / (2 * h)
-    np.testing.assert_allclose(noise_levels.slope(levels, EVEN, path), quotient, rtol=2e-3)
+    np.testing.assert_allclose(log_snr_slope(distribution, EVEN, path), quotient, rtol=2e-3)
 
 
 # Weightings.
@@ -447,10 +447,16 @@ WEIGHTINGS = [
 ]  # fmt: skip
 
 
+def initial(weighting: Any) -> Any:
+    """The parameters that a weighting begins with."""
+    module, one = weighting.module(), jnp.ones(1)
+    return {} if module is None else module.init(jax.random.key(0), one, one, train=False)["params"]
+
+
 def weigh(weighting: Any, prediction: Prediction, path: Path, t: jax.Array, slope: Any = 1.0) -> np.ndarray:
     """The weight of an error of the net's output at each t."""
     alpha, sigma, one = path.alpha(t), path.sigma(t), jnp.ones_like(t)
-    params = weighting.init(jax.random.key(0))
+    params = initial(weighting)
     return np.asarray(weighting.loss(params, one, prediction.out(alpha, sigma), alpha, sigma, slope * one))
 
 
@@ -474,13 +480,13 @@ def test_a_weight_is_on_the_error_of_x0(weighting: Any, prediction: Prediction, 
     np.testing.assert_allclose(of_output / np.square(prediction.out(path.alpha(t), path.sigma(t))), of_x0, rtol=1e-4)
 
 
-def test_plain_is_the_error_of_the_output() -> None:
+def test_unweighted_is_the_error_of_the_output() -> None:
     np.testing.assert_array_equal(weigh(weightings.Unweighted(), EdmPreconditioning(), Edm(), inside(Edm())), 1)
 
 
 def test_edm_weight_cancels_the_preconditioning() -> None:
-    karras, path = EdmPreconditioning(sigma_data=0.7), Edm()
-    weights = weigh(weightings.EdmWeight(sigma_data=0.7), karras, path, inside(path))
+    edm, path = EdmPreconditioning(sigma_data=0.7), Edm()
+    weights = weigh(weightings.EdmWeight(sigma_data=0.7), edm, path, inside(path))
     np.testing.assert_allclose(weights, 1, rtol=1e-6)
 
 
@@ -504,7 +510,7 @@ def test_min_snr_equals_diffusers(name: str, quantity: Quantity) -> None:
 )
 def test_weights_are_finite_at_both_ends(weighting: Any, path: Path, quantity: Quantity) -> None:
     u = jnp.asarray([0.0, HALF_STEP, 1 - HALF_STEP, 1.0] * (N // 4))
-    slope = noise_levels.slope(Uniform(), u, path)
+    slope = log_snr_slope(Uniform(), u, path)
     assert np.isfinite(slope).all()
     assert (slope > 0).all()
     t = Uniform().at(u, path)
@@ -515,17 +521,17 @@ def test_weights_are_finite_at_both_ends(weighting: Any, path: Path, quantity: Q
 
 
 def test_sigmoid_is_a_sigmoid_of_the_error_of_eps() -> None:
-    """And does not depend on which levels are drawn: the density of λ cancels against the slope."""
+    """And does not depend on the noise distribution: the density of λ cancels against the slope."""
     path, bias = Cosine(), -1.5
     alpha, sigma, t = path.alpha(inside(path)), path.sigma(inside(path)), inside(path)
     weights = weigh(weightings.Sigmoid(bias=bias), Direct(quantity=Eps()), path, t, slope=2.0)
     np.testing.assert_allclose(weights, 1 / (1 + np.exp(2 * np.log(alpha / sigma) - bias)), rtol=1e-4)
 
 
-@pytest.mark.parametrize("levels", [Uniform(shift=3.0), LogitNormal(std=2.0)], ids=repr)
-def test_the_mean_of_sigmoid_does_not_depend_on_the_levels(levels: NoiseDistribution) -> None:
-    t = levels.at(EVEN, Flow())
-    slope = noise_levels.slope(levels, EVEN, Flow())
+@pytest.mark.parametrize("distribution", [Uniform(shift=3.0), LogitNormal(std=2.0)], ids=repr)
+def test_the_mean_of_sigmoid_does_not_depend_on_the_distribution(distribution: NoiseDistribution) -> None:
+    t = distribution.at(EVEN, Flow())
+    slope = log_snr_slope(distribution, EVEN, Flow())
     weights = weigh(weightings.Sigmoid(bias=0.0), Direct(quantity=X0()), Flow(), t, slope)
     # The integral over λ of 1/2 e^b sigmoid(λ - b) times exp(-λ²/8), an error that vanishes at both ends.
     snr = 2 * np.log((1 - t) / t)
@@ -543,7 +549,7 @@ def test_uncertainty_learns_the_loss_of_each_level() -> None:
     def loss(params: Any) -> jax.Array:
         return weighting.loss(params, losses, one, one, sigma, one).mean()
 
-    params = weighting.init(jax.random.key(0))
+    params = initial(weighting)
     np.testing.assert_allclose(loss(params), losses.mean(), rtol=1e-6)  # it begins as the base
 
     def newton(params: Any, _: Any) -> tuple[Any, None]:
@@ -566,6 +572,7 @@ def test_uncertainty_learns_the_loss_of_each_level() -> None:
         (lambda: LogNormal(std=-1.0), "LogNormal.std is above 0"),
         (lambda: weightings.EdmWeight(sigma_data=0.0), "EdmWeight.sigma_data"),
         (lambda: weightings.MinSnr(gamma=0.0), "MinSnr.gamma"),
+        (lambda: weightings.Uncertainty(base=WEIGHTINGS[-1]), "learns nothing itself"),
     ],
 )
 def test_mistakes_are_named(make: Callable[[], Any], cause: str) -> None:

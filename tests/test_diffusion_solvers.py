@@ -12,7 +12,7 @@ import pytest
 from golden.make_samplers import CHURN, MIXTURE, STEPS, noise, part, picture, points
 from jax.experimental import io_callback
 
-from jaxgen.diffusion import solvers
+from jaxgen.diffusion import sampling_schedules, solvers
 from jaxgen.diffusion.adaptive import Adaptive
 from jaxgen.diffusion.apg import Apg
 from jaxgen.diffusion.flow import FlowHeun, FlowMidpoint
@@ -44,6 +44,7 @@ from jaxgen.diffusion.sampling_schedules import (
 from jaxgen.diffusion.solvers import Euler, Heun, Linear, sample, start
 from jaxgen.diffusion.stochastic import Ancestral, Ddim, EulerMaruyama
 from jaxgen.errors import UserError
+from jaxgen.typing import Condition
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "samplers.npz")
 GAUSSIAN = GaussianMixture(means=((0.3, -0.2),), stds=(0.5,))
@@ -85,7 +86,7 @@ PATHS = {
     "cosine_betas": CosineBetas(),
     "zero_terminal": ZeroTerminal(),
 }
-KARRAS = Rho(steps=6).sigmas(Edm())
+SIGMAS = Rho(steps=6).sigmas(Edm())
 
 
 def keys(n: int, seed: int = 0) -> jax.Array:
@@ -98,15 +99,15 @@ def keys(n: int, seed: int = 0) -> jax.Array:
 def three(x: jax.Array, sigma: jax.Array) -> jax.Array:
     """A Gaussian, a mixture, and the mixture guided to its modes: a third of the rows each, so as to compile once."""
     a, b, c = jnp.split(x, 3)
-    label = jax.nn.one_hot(jnp.arange(len(c)) % 3, 4, dtype=x.dtype)
-    guided = guide(ClassifierFree(scale=2.0), MODES.denoise_labelled, label, keys(len(c)))
+    condition = {"label": jax.nn.one_hot(jnp.arange(len(c)) % 3, 4, dtype=x.dtype)}
+    guided = guide(ClassifierFree(scale=2.0), MODES.denoise_labelled, condition, keys(len(c)))
     return jnp.concatenate([GAUSSIAN.denoise(a, sigma), MODES.denoise(b, sigma), guided.step(c, sigma, ())[0]])
 
 
-def grid(solver: Linear, steps: int) -> np.ndarray:
+def schedule(solver: Linear, steps: int) -> np.ndarray:
     """A solver in time goes from pure noise to 0, where its last step, of order 1, is but one of n even ones.
 
-    In sigma the last step to 0 does not shrink as others do, so there the grid ends above 0.
+    In sigma the last step to 0 does not shrink as others do, so there the schedule ends above 0.
     """
     flow = isinstance(solver, FlowMidpoint | FlowHeun)
     return UniformTime(steps=steps).sigmas(Flow()) if flow else Rho(steps=steps, to_zero=False).sigmas(Edm())
@@ -116,15 +117,15 @@ def grid(solver: Linear, steps: int) -> np.ndarray:
 def solved(solver: Linear, steps: int) -> np.ndarray:
     """Return the errors' three thirds, in float64."""
     with jax.enable_x64(True):
-        x = start(jnp.asarray(np.random.RandomState(0).standard_normal((96, 2))), grid(solver, steps))
-        return np.asarray(jax.jit(lambda x: sample(solver, three, grid(solver, steps), x, keys(96)))(x))
+        x = start(jnp.asarray(np.random.RandomState(0).standard_normal((96, 2))), schedule(solver, steps))
+        return np.asarray(jax.jit(lambda x: sample(solver, three, schedule(solver, steps), x, keys(96)))(x))
 
 
 @ode
 def test_error_falls_with_the_stated_order(solver: Linear) -> None:
     fine = FlowMidpoint() if isinstance(solver, FlowMidpoint | FlowHeun) else UniPc(order=3)
     exact = solved(fine, 1500 if isinstance(fine, FlowMidpoint) else 600).copy()
-    first, *_, last = grid(solver, 2)  # the Gaussian's flow is known: x - mean scales as the standard deviation
+    first, *_, last = schedule(solver, 2)  # the Gaussian's flow is known: x - mean scales as the standard deviation
     deviation = math.sqrt(0.5**2 + last**2) / (1 if math.isinf(first) else math.sqrt(0.5**2 + first**2))
     mean = np.asarray(GAUSSIAN.means)
     x = np.random.RandomState(0).standard_normal((96, 2))[:32]
@@ -171,7 +172,7 @@ FROM_NOISE = {name: solver for name, solver in LINEAR.items() if starts_at_noise
 def test_these_start_at_pure_noise_and_the_others_say_no() -> None:
     assert {type(s) for s in FROM_NOISE.values()} == {Euler, Ddim, Ancestral, Dpm2M, Dpm2MSde, FlowMidpoint, FlowHeun}
     for name in LINEAR.keys() - FROM_NOISE.keys():
-        with pytest.raises(UserError, match="cannot start at an infinite level: use"):
+        with pytest.raises(UserError, match="cannot start at an infinite noise level: use"):
             sample(LINEAR[name], MODES.denoise, np.asarray([math.inf, 1.0, 0.0]), jnp.ones((1, 2)), keys(1))
 
 
@@ -223,7 +224,7 @@ law = pytest.mark.parametrize("solver", LAWS.values(), ids=LAWS)
 
 
 def first(n: int) -> jax.Array:
-    return start(jax.random.normal(jax.random.key(7), (n, 2)), KARRAS)
+    return start(jax.random.normal(jax.random.key(7), (n, 2)), SIGMAS)
 
 
 class Traced:
@@ -247,7 +248,7 @@ class Traced:
 
 @functools.cache
 def traced(solver: Linear) -> Traced:
-    return Traced(solver, KARRAS)
+    return Traced(solver, SIGMAS)
 
 
 @law
@@ -260,7 +261,7 @@ def test_sampling_is_a_function(solver: Linear) -> None:
 @law
 def test_a_sample_depends_neither_on_its_batch_nor_on_compilation(solver: Linear) -> None:
     together, _ = traced(solver)(first(8), keys(8))
-    alone = sample(solver, MODES.denoise, KARRAS, first(8)[3:4], keys(8)[3:4])
+    alone = sample(solver, MODES.denoise, SIGMAS, first(8)[3:4], keys(8)[3:4])
     np.testing.assert_allclose(together[3:4], alone, rtol=1e-6, atol=1e-6)
 
 
@@ -279,8 +280,8 @@ def test_noise_is_a_sample_s_own(solver: Linear) -> None:
 def test_the_steps_on_the_way(solver: Linear) -> None:
     x = first(8)
     found, steps = traced(solver)(x, keys(8))
-    assert steps.x.shape == (len(KARRAS), 8, 2)
-    assert steps.x0.shape == (len(KARRAS) - 1, 8, 2)
+    assert steps.x.shape == (len(SIGMAS), 8, 2)
+    assert steps.x0.shape == (len(SIGMAS) - 1, 8, 2)
     np.testing.assert_array_equal(steps.x[0], x)
     # The last step to 0 returns exactly what the net said.
     np.testing.assert_array_equal(steps.x[-1], found)
@@ -288,10 +289,10 @@ def test_the_steps_on_the_way(solver: Linear) -> None:
 
 
 @pytest.mark.parametrize("name", ["heun_churn", "dpm2m_sde", "unipc3", "flow_midpoint"])
-def test_a_grid_that_ends_sooner_has_the_same_steps_until_there(name: str) -> None:
+def test_a_schedule_that_ends_sooner_has_the_same_steps_until_there(name: str) -> None:
     solver, x = LAWS[name], first(8)
     _, steps = traced(solver)(x, keys(8))
-    short, before = Traced(solver, KARRAS[:4])(x, keys(8))
+    short, before = Traced(solver, SIGMAS[:4])(x, keys(8))
     for late, early in ((steps.x[3], short), (steps.x[:4], before.x), (steps.x0[:3], before.x0)):
         np.testing.assert_allclose(late, early, rtol=1e-5, atol=1e-5)
 
@@ -300,7 +301,7 @@ def test_a_grid_that_ends_sooner_has_the_same_steps_until_there(name: str) -> No
 def test_a_net_is_called_at_the_levels_said_before(solver: Linear) -> None:
     note = traced(solver)
     note(first(8), keys(8))
-    np.testing.assert_allclose(note.levels, solver.levels(KARRAS), rtol=1e-6)
+    np.testing.assert_allclose(note.levels, solver.levels(SIGMAS), rtol=1e-6)
 
 
 @linear
@@ -321,7 +322,7 @@ def test_the_state_is_float32_whatever_the_net_computes_in(solver: Linear) -> No
     def half(x: jax.Array, sigma: jax.Array) -> jax.Array:
         return MODES.denoise(x, sigma).astype(jnp.bfloat16)
 
-    found = sample(solver, half, KARRAS, first(4).astype(jnp.bfloat16), keys(4))
+    found = sample(solver, half, SIGMAS, first(4).astype(jnp.bfloat16), keys(4))
     assert found.dtype == jnp.float32
     assert np.isfinite(found).all()
 
@@ -333,7 +334,7 @@ def test_near_twins_agree() -> None:
         (Dpm2MSde(eta=0.0), Dpm2M()),
         (Ancestral(), Ddim(eta=1.0)),
     ):
-        for mine, its in zip(one.calls(KARRAS), other.calls(KARRAS), strict=True):
+        for mine, its in zip(one.calls(SIGMAS), other.calls(SIGMAS), strict=True):
             np.testing.assert_allclose(mine.slots, its.slots, rtol=1e-12, atol=1e-15)
             assert mine.level == its.level
             assert math.isclose(mine.after, its.after)
@@ -342,16 +343,17 @@ def test_near_twins_agree() -> None:
 # --- adaptive: each of these compiles for seconds, so all is asked of few runs --------------------------------------
 
 
-def test_adaptive_keeps_its_tolerance_and_samples_with_their_labels_apart() -> None:
+def test_adaptive_keeps_its_tolerance_and_each_sample_its_own_steps_and_label() -> None:
     sigmas, means = np.asarray([math.inf, 3.0, 1.0, 0.002, 0.0]), np.asarray([[1.0, 0.0], [0.0, 1.0], [0.3, 0.2]])
 
-    def gaussians(x: jax.Array, sigma: jax.Array, label: jax.Array) -> jax.Array:
-        mean = (label[:, :, None] * jnp.asarray(means, x.dtype)[None]).sum(1)
+    def gaussians(x: jax.Array, sigma: jax.Array, condition: Condition) -> jax.Array:
+        mean = (condition["label"][:, :, None] * jnp.asarray(means, x.dtype)[None]).sum(1)
         return mean + (x - mean) / (1 + (sigma / 0.5) ** 2)
 
     @jax.jit
     def go(x: jax.Array) -> tuple:
-        guided = guide(ClassifierFree(scale=1.5), gaussians, jnp.eye(3)[jnp.arange(8) % 2], keys(8))
+        condition = {"label": jnp.eye(3)[jnp.arange(8) % 2]}
+        guided = guide(ClassifierFree(scale=1.5), gaussians, condition, keys(8))
         return sample(Adaptive(rtol=1e-4, atol=1e-4), guided, sigmas, x, keys(8), trace=True)
 
     x = jax.random.normal(jax.random.key(3), (8, 2))
@@ -369,12 +371,12 @@ def test_adaptive_keeps_its_tolerance_and_samples_with_their_labels_apart() -> N
 
 
 def test_adaptive_refuses_what_it_cannot_do() -> None:
-    guided = guide(Apg(momentum=-0.5), MODES.denoise_labelled, jnp.eye(4)[:2], keys(2))
+    guided = guide(Apg(momentum=-0.5), MODES.denoise_labelled, {"label": jnp.eye(4)[:2]}, keys(2))
     with pytest.raises(UserError, match="momentum"):
-        sample(Adaptive(), guided, KARRAS, first(2), keys(2))
+        sample(Adaptive(), guided, SIGMAS, first(2), keys(2))
     with pytest.raises(UserError, match="at least 2 steps"):
         sample(Adaptive(), MODES.denoise, np.asarray([1.0, 0.0]), first(2), keys(2))
-    assert Adaptive().levels(KARRAS) is None
+    assert Adaptive().levels(SIGMAS) is None
 
 
 # --- goldens ----------------------------------------------------------------------------------------------------------
@@ -485,19 +487,19 @@ def test_diffusers(name: str, shared_noise: Callable) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("grid", [Leading, Trailing, Linspace])
+@pytest.mark.parametrize("schedule", [Leading, Trailing, Linspace])
 @pytest.mark.parametrize("steps", [1, 2, 6, 50])
-def test_diffusers_times(grid: type, steps: int) -> None:
-    name = f"times {grid.__name__.lower()} {steps}"
+def test_diffusers_times(schedule: type, steps: int) -> None:
+    name = f"times {schedule.__name__.lower()} {steps}"
     times = GOLDEN[name] if name in GOLDEN else np.asarray([999])  # one step of theirs has the time of least noise
     expected = np.append(ratio(LINEAR_BETAS, times), 0.0)
-    np.testing.assert_allclose(grid(steps=steps).sigmas(LINEAR_BETAS), expected, rtol=1e-12)
+    np.testing.assert_allclose(schedule(steps=steps).sigmas(LINEAR_BETAS), expected, rtol=1e-12)
 
 
-# --- grids ------------------------------------------------------------------------------------------------------------
+# --- schedules --------------------------------------------------------------------------------------------------------
 
 
-def grids_for(path: Path, steps: int) -> list[SamplingSchedule]:
+def schedules_for(path: Path, steps: int) -> list[SamplingSchedule]:
     least, greatest = ratios(path)
     ends = {"sigma_min": None if least else 0.002, "sigma_max": 80.0 if math.isinf(greatest) else None}
     common: list[SamplingSchedule] = [
@@ -511,15 +513,15 @@ def grids_for(path: Path, steps: int) -> list[SamplingSchedule]:
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
-def test_grids_have_as_many_levels_as_they_say_and_none_twice(path: Path) -> None:
+def test_schedules_have_as_many_levels_as_they_say_and_none_twice(path: Path) -> None:
     least, greatest = ratios(path)
     for steps in (1, 2, 61, 1000):
-        for grid in grids_for(path, steps):
-            sigmas = grid.sigmas(path)
+        for schedule in schedules_for(path, steps):
+            sigmas = schedule.sigmas(path)
             assert sigmas.dtype == np.float64
-            assert len(sigmas) == steps + 1, grid
-            assert (np.diff(sigmas) < 0).all(), grid
-            assert (np.diff(sigmas.astype(np.float32)) < 0).all(), grid  # on the device too
+            assert len(sigmas) == steps + 1, schedule
+            assert (np.diff(sigmas) < 0).all(), schedule
+            assert (np.diff(sigmas.astype(np.float32)) < 0).all(), schedule  # on the device too
             assert sigmas[-1] == 0
             assert sigmas[0] <= greatest * (1 + 1e-9)
             assert sigmas[-2] >= least * (1 - 1e-9)
@@ -527,19 +529,19 @@ def test_grids_have_as_many_levels_as_they_say_and_none_twice(path: Path) -> Non
 
 def test_a_table_s_times_for_any_number_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     times = []
-    monkeypatch.setattr(grids, "ratio", lambda path, t: times.append(t) or np.asarray(t, np.float64))
+    monkeypatch.setattr(sampling_schedules, "ratio", lambda path, t: times.append(t) or np.asarray(t, np.float64))
     for steps in range(1, 1001):
-        for grid in (Leading(steps=steps), Trailing(steps=steps), Linspace(steps=steps)):
-            grid.sigmas(LINEAR_BETAS)
+        for schedule in (Leading(steps=steps), Trailing(steps=steps), Linspace(steps=steps)):
+            schedule.sigmas(LINEAR_BETAS)
             t = times.pop()
-            assert len(t) == steps, grid
-            assert (np.diff(t) <= -1).all(), grid
-            assert (t == np.round(t)).all(), grid
-            assert t[-1] >= 0, grid
-            assert t[0] == 999 or isinstance(grid, Leading), grid
+            assert len(t) == steps, schedule
+            assert (np.diff(t) <= -1).all(), schedule
+            assert (t == np.round(t)).all(), schedule
+            assert t[-1] >= 0, schedule
+            assert t[0] == 999 or isinstance(schedule, Leading), schedule
 
 
-def test_grids_by_hand() -> None:
+def test_schedules_by_hand() -> None:
     np.testing.assert_allclose(Exponential(steps=3, sigma_min=0.01, sigma_max=1.0).sigmas(Edm()), [1, 0.1, 0.01, 0])
     np.testing.assert_allclose(
         Exponential(steps=2, sigma_min=0.01, sigma_max=1.0, to_zero=False).sigmas(Edm()), [1, 0.1, 0.01]
@@ -579,7 +581,7 @@ def test_grids_by_hand() -> None:
         (lambda: Given(levels=(1.0, math.nan, 0.0)), Edm(), "followed by"),
     ],
 )
-def test_a_grid_that_does_not_fit_is_refused_in_a_line(
+def test_a_schedule_that_does_not_fit_is_refused_in_a_line(
     make: Callable[[], SamplingSchedule], path: Path, words: str
 ) -> None:
     with pytest.raises(UserError, match=words) as caught:

@@ -2,11 +2,14 @@
 
 import dataclasses
 import json
+import math
+import pathlib
+import sys
 
 import pytest
-from small import EXPERIMENTS, classification
+from small import EXPERIMENTS, classification, gan
 
-from jaxgen.config import codec
+from jaxgen.config import codec, expression, files, overrides
 from jaxgen.errors import UserError
 
 
@@ -20,17 +23,18 @@ def test_json_brings_an_experiment_back(make):
 
 def test_an_objective_always_knows_the_experiments_steps():
     made = classification()
-    assert made.objective.steps == made.steps == 12
-    assert dataclasses.replace(made, steps=99).objective.steps == 99
+    assert made.objective.total_steps == made.steps == 12
+    assert dataclasses.replace(made, steps=99).objective.total_steps == 99
 
 
 def test_differences_name_the_fields_as_the_command_line_does():
     made = classification()
     other = dataclasses.replace(made, seed=7, steps=20)
-    net = dataclasses.replace(made.objective.net, dropout=0.3)
+    module = dataclasses.replace(made.objective.net.module, dropout=0.3)
+    net = dataclasses.replace(made.objective.net, module=module)
     other = dataclasses.replace(other, objective=dataclasses.replace(made.objective, net=net))
     found = codec.differences(codec.encode(made), codec.encode(other))
-    assert sorted(found) == ["objective.net.dropout: 0.2 -> 0.3", "seed: 0 -> 7", "steps: 12 -> 20"]
+    assert sorted(found) == ["objective.net.module.dropout: 0.2 -> 0.3", "seed: 0 -> 7", "steps: 12 -> 20"]
     assert codec.differences(codec.encode(made), codec.encode(made)) == []
 
 
@@ -41,26 +45,22 @@ def test_another_class_is_a_difference():
     assert any("transforms" in line and "Flip" in line for line in found)
 
 
-def test_describe_is_the_expression_that_makes_it():
-    import jaxgen.average
-    import jaxgen.objectives.mixing
-    from small import Cnn, Cosine, Experiment, Flip, Optimizer, Pipeline  # noqa: F401
+@pytest.mark.parametrize("make", EXPERIMENTS.values(), ids=EXPERIMENTS.keys())
+def test_describe_is_the_expression_that_makes_it(make):
+    made = make()
+    text = codec.describe(made)
+    assert eval(text, {**_classes(made), "inf": math.inf}) == made
+    assert expression.value(text, _classes(made)) == made  # the command line reads what is printed
 
-    import jaxgen.data.fake
-    import jaxgen.objectives.classification
-    import jaxgen.optim
-    import jaxgen.parallel.mesh
-    import jaxgen.parallel.rules
-    import jaxgen.supervised.mixing
 
-    names = dict(globals())
-    for module in (
-        jaxgen.optim.ema, jaxgen.data.fake, jaxgen.objectives.classification, jaxgen.supervised.mixing,
-        jaxgen.optim.optimizer, jaxgen.optim.schedules, jaxgen.parallel.mesh, jaxgen.parallel.rules,
-    ):  # fmt: skip
-        names |= vars(module)
-    names |= {"Experiment": Experiment, "Cnn": Cnn, "Flip": Flip, "Pipeline": Pipeline}
-    assert eval(codec.describe(classification()), names) == classification()
+def _classes(value):
+    """The classes in a value, by name."""
+    if isinstance(value, tuple):
+        return {name: kind for item in value for name, kind in _classes(item).items()}
+    if not dataclasses.is_dataclass(value):
+        return {}
+    inner = [_classes(getattr(value, field.name)) for field in codec.fields_of(type(value))]
+    return {type(value).__name__: type(value)} | {name: kind for found in inner for name, kind in found.items()}
 
 
 @pytest.mark.parametrize(("field", "value"), [("steps", 0), ("batch_size", -1), ("seed", -3), ("checkpoint_every", 0)])
@@ -76,6 +76,77 @@ def test_what_cannot_be_written_down_is_refused():
 
 def test_a_run_of_other_code_says_so():
     data = codec.encode(classification())
-    data["objective"]["net"]["no_such_field"] = 3
+    data["objective"]["net"]["module"]["no_such_field"] = 3
     with pytest.raises(UserError, match=r"made by other code.*Cnn"):
         codec.decode(data)
+
+
+# --- the command line changes fields ---------------------------------------------------------------------------------
+
+
+def test_overrides_reach_into_learners():
+    made = classification()
+    changed = overrides.override(
+        made,
+        ["--objective.net.module.hidden", "5", "6", "--objective.net.optimizer.learning-rate.peak", "0.1",
+         "--objective.net.ema.0.decay", "0.5", "--seed", "3"],
+        prog="test",
+    )  # fmt: skip
+    assert codec.differences(codec.encode(made), codec.encode(changed)) == [
+        "objective.net.module.hidden: [16] -> [5, 6]",
+        "objective.net.optimizer.learning_rate.peak: 0.01 -> 0.1",
+        "objective.net.ema.0.decay: 0.9 -> 0.5",
+        "seed: 0 -> 3",
+    ]
+    changed = overrides.override(gan(), ["--objective.discriminator.optimizer.learning-rate.peak", "0.2"], prog="test")
+    assert changed.objective.discriminator.optimizer.learning_rate.peak == 0.2
+    assert changed.objective.generator == gan().objective.generator
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("--objective.net.optimizer.learning-rate.pek", "--objective.net.optimizer.learning-rate.peak"),
+        ("--objective.net.optimizer.rate.peak", "--objective.net.optimizer.learning-rate.peak"),
+        ("--objective.net.modul.hidden", "--objective.net.module.hidden"),
+        ("--objective.net.hidden", "--objective.net.module.hidden"),
+        ("--batch-sise", "--batch-size"),
+        ("--learning-rate", "--objective.net.optimizer.learning-rate.peak"),
+    ],
+)
+def test_a_mistyped_field_is_answered_by_the_nearest(word, meant):
+    with pytest.raises(UserError, match=f"unknown option {word}; perhaps you meant .*{meant}") as caught:
+        overrides.override(classification(), [word, "1"], prog="test")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+# --- config files ----------------------------------------------------------------------------------------------------
+
+
+def test_a_configs_docstring_is_its_summary(tmp_path):
+    path = tmp_path / "one.py"
+    path.write_text('"""A net\non data.\n\nResult: 3 %\nafter 4 s.\n\nMore.\n"""\n')
+    assert files.summary(path) == ("A net on data.", "3 % after 4 s.")
+    path.write_text('"""A net.\n\nPromise: 3 %.\n"""\n')
+    assert files.summary(path) == ("A net.", "no result")
+
+
+def test_the_shipped_configs_are_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert len(files.find()) >= 29
+    (tmp_path / "configs" / "mine").mkdir(parents=True)
+    (tmp_path / "configs" / "mine" / "own.py").touch()
+    assert [str(path) for path in files.find()] == ["configs/mine/own.py"]
+
+
+def test_a_config_that_fails_names_its_line(tmp_path, monkeypatch):
+    (tmp_path / "broken.py").write_text("def config():\n    return 1 / 0\n")
+    (tmp_path / "json.py").write_text("def config(): ...\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    for path in (pathlib.Path("broken.py"), tmp_path / "broken.py"):
+        with pytest.raises(UserError, match=r"broken\.py, line 2: ZeroDivisionError"):
+            files.load(path)
+    with pytest.raises(UserError, match="name of a module of Python's own"):
+        files.load(pathlib.Path("json.py"))
+    assert sys.modules["json"] is json

@@ -231,4 +231,4 @@ def test_kl_to_uniform() -> None:
     )
     drawn = np.random.default_rng(0).multinomial(2500, np.full(25, 1 / 25), size=400)
     np.testing.assert_allclose(np.mean([fidelity.kl_to_uniform(row) for row in drawn]), 0.0048, rtol=0.05)
-    assert fidelity.kl_floor(drawn[0]) == 0.0048
+    assert fidelity.kl_baseline(drawn[0]) == 0.0048

@@ -114,7 +114,7 @@ def test_a_penalty_on_gradients_has_a_gradient(name, key):
 def test_points_are_refused_where_pictures_are_meant():
     for augmentation in (Ada(), DiffAugment()):
         augmentation.check((8, 8, 3))
-        with pytest.raises(UserError, match="augments pictures"):
+        with pytest.raises(UserError, match="augments images"):
             augmentation.check((2,))
     with pytest.raises(UserError, match="hue=0"):
         Ada().check((8, 8, 4))
@@ -125,7 +125,8 @@ def test_no_augmentation_is_one_too(key):
     points = jnp.ones((4, 2))
     NoAugmentation().check((2,))
     assert NoAugmentation()(points, key, ONE) is points
-    assert NoAugmentation().adapt(NoAugmentation().init(), jnp.ones(4)) == {}
+    assert NoAugmentation().p.adapt(NoAugmentation().p.init(), jnp.ones(4)) == {}
+    assert float(NoAugmentation().p.at({}, jnp.int32(0), 100)) == 0.0
     assert all(isinstance(a, Augmentation) for a in (NoAugmentation(), *EVERY.values()))
     assert not isinstance(Ada(), Probability)
 
@@ -216,21 +217,21 @@ def test_strengths_of_diffaugment(key):
 
 def test_a_fixed_p_follows_its_schedule():
     p = Fixed(p=CosineRamp(first=0.0, last=0.3, until=0.5))
-    values = [float(DiffAugment(p=p).probability(p.init(), jnp.int32(step), 100)) for step in (0, 25, 50, 90)]
+    values = [float(DiffAugment(p=p).p.at(p.init(), jnp.int32(step), 100)) for step in (0, 25, 50, 90)]
     np.testing.assert_allclose(values, [0.0, 0.15, 0.3, 0.3], atol=1e-6)
 
 
 def test_an_adaptive_p_goes_from_0_to_1_in_so_many_images():
     p = Adaptive(target=0.5, images=64.0, every=2)
-    augmentation, step = Ada(p=p), jnp.int32(0)
-    memory = augmentation.init()
+    p, step = Ada(p=p).p, jnp.int32(0)
+    memory = p.init()
 
     def after(logits: jax.Array, steps: int) -> list[float]:
         nonlocal memory
         values = []
         for _ in range(steps):
-            memory = augmentation.adapt(memory, logits)
-            values.append(float(augmentation.probability(memory, step, 100)))
+            memory = p.adapt(memory, logits)
+            values.append(float(p.at(memory, step, 100)))
         return values
 
     sure, unsure = jnp.full(8, 3.0), jnp.array([0.1, -9.0] * 4)
@@ -241,3 +242,11 @@ def test_an_adaptive_p_goes_from_0_to_1_in_so_many_images():
     assert {name: value.dtype for name, value in memory.items()} == {
         name: value.dtype for name, value in p.init().items()
     }
+
+
+def test_an_adaptive_p_counts_images_and_not_patches():
+    p, logits = Adaptive(target=0.5, images=64.0, every=1), jax.random.normal(jax.random.key(0), (8, 3, 3)) + 1.0
+    memory = p.adapt(p.init(), logits)
+    assert float(memory["p"]) == np.sign(np.sign(logits).mean() - 0.5) * 8 / 64 > 0
+    unsure = p.adapt(memory, jnp.stack([jnp.ones((8, 3)), -jnp.ones((8, 3))], 1))
+    assert float(unsure["p"]) == 0.0

@@ -5,8 +5,8 @@ v(psi, theta) = (-d/dpsi L_D, -d/dtheta L_G), which rests at (0, 0). Near it D(r
 
     v' = [[-d, -a], [b, 0]],   eigenvalues -d/2 ± sqrt(d²/4 - a b),
 
-a and b being how steeply the losses of D and of G pull at an output of 0, d what penalties hold psi back with. R1 and
-R2 are gamma/2 psi² each, wherever the pictures lie, so that d is the sum of their gammas. So D and G circle each other
+a and b being the derivatives of the losses of D and of G at a logit of 0, d the sum of the penalties' strengths. R1 and
+R2 are gamma/2 psi² each, wherever the images lie, so that d is the sum of their gammas. So D and G circle each other
 at frequency sqrt(a b) where no penalty acts; with one they spiral in, and beyond d = 2 sqrt(a b) they come straight.
 
 For the logistic losses a = b = |f'(0)| = 1/2, f(t) = softplus(-t), and the critical d is 1. RpGAN's are the very same
@@ -43,7 +43,7 @@ PULLS = {  # a and b
     RelativisticAverage(): (1.0, 1.0),
     Hinge(): (1.0, 1.0),
     Wasserstein(): (1.0, 1.0),
-    LeastSquares(): (0.0, 1.0),  # fakes of 0 are what its D wants: it does not feel theta to first order
+    LeastSquares(): (0.0, 1.0),  # fakes of 0 are what its D wants: theta does not act on it to first order
 }
 Field = Callable[[jax.Array], jax.Array]
 
@@ -64,16 +64,16 @@ def field(loss: AdversarialLoss, penalties: tuple[Penalty, ...] = ()) -> Field:
 
     def discriminator(psi: jax.Array, theta: jax.Array) -> jax.Array:
         real, fake = jnp.zeros((1, 1)), theta.reshape(1, 1)
-        judge = critic(psi)
-        total = loss.discriminator(judge(real), judge(fake)).mean()
+        logits = critic(psi)
+        total = loss.discriminator(logits(real), logits(fake)).mean()
         for penalty in penalties:
-            rows = penalty.rows((judge, judge), real, fake, penalty.init(), jax.random.key(0))
+            rows = penalty.rows((logits, logits), real, fake, penalty.init(), jax.random.key(0))
             total += penalty.weight(jnp.int32(0), 1) * rows.mean()
         return total
 
     def generator(psi: jax.Array, theta: jax.Array) -> jax.Array:
-        judge = critic(psi)
-        return loss.generator(judge(jnp.zeros((1, 1))), judge(theta.reshape(1, 1))).mean()
+        logits = critic(psi)
+        return loss.generator(logits(jnp.zeros((1, 1))), logits(theta.reshape(1, 1))).mean()
 
     def v(at: jax.Array) -> jax.Array:
         return -jnp.stack([jax.grad(discriminator)(at[0], at[1]), jax.grad(generator, 1)(at[0], at[1])])
@@ -82,7 +82,7 @@ def field(loss: AdversarialLoss, penalties: tuple[Penalty, ...] = ()) -> Field:
 
 
 def descend(v: Field, start: tuple[float, float], rate: float, steps: int) -> np.ndarray:
-    """Return the distance from the equilibrium after each of the steps, which both players take at once."""
+    """Return the distance from the equilibrium after each of the steps, which both nets take at once."""
 
     @jax.jit
     def run(at: jax.Array) -> jax.Array:
@@ -151,10 +151,10 @@ def test_discrete_steps_with_a_penalty_lead_home(loss: AdversarialLoss) -> None:
 
 
 def test_wgan_gp_does_not_come_home() -> None:
-    """It wants a slope of 1 where the game rests at a slope of 0 (arXiv:1801.04406), and drives D off whenever near."""
+    """It wants a gradient norm of 1 where the game rests at 0 (arXiv:1801.04406), and drives D away whenever near."""
     v = field(Wasserstein(), (GradientPenalty(),))
     radius = descend(v, (0.1, 0.1), rate=0.01, steps=6000)
     assert radius[:500].max() > 0.5
     assert radius[3000:].min() > 0.5
-    tamed = descend(field(Wasserstein(), (r1(1.0),)), (0.1, 0.1), rate=0.01, steps=6000)
-    assert tamed[-1] < 1e-6
+    damped = descend(field(Wasserstein(), (r1(1.0),)), (0.1, 0.1), rate=0.01, steps=6000)
+    assert damped[-1] < 1e-6

@@ -19,10 +19,12 @@ from jaxgen.adversarial.losses import (
     RelativisticPairing,
     Saturating,
     Wasserstein,
+    likely_real,
+    per_row,
 )
-from jaxgen.adversarial.penalties import R1, R2, Discriminate, GradientPenalty, LeCam, Penalty
+from jaxgen.adversarial.penalties import R1, R2, Discriminator, GradientPenalty, LeCam, Penalty
 from jaxgen.errors import UserError
-from jaxgen.optim.schedules import Constant, Cosine, CosineRamp
+from jaxgen.optim.schedules import Constant, Cosine, CosineRamp, InverseSqrt, Poly
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "gan_penalties.npz")
 LOSSES = {
@@ -36,7 +38,7 @@ LOSSES = {
 }
 PENALTIES = {"r1": R1(gamma=Constant(value=1.0)), "r2": R2(gamma=Constant(value=1.0)), "gp": GradientPenalty()}
 every_loss = pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
-every_slope = pytest.mark.parametrize("penalty", PENALTIES.values(), ids=PENALTIES)
+every_gradient_penalty = pytest.mark.parametrize("penalty", PENALTIES.values(), ids=PENALTIES)
 LN2 = math.log(2)
 
 
@@ -48,7 +50,7 @@ def softplus(x: float) -> float:
     return math.log1p(math.exp(x))
 
 
-def rows(penalty: Penalty, critic: Discriminate, real: jax.Array, fake: jax.Array, memory: object = None) -> jax.Array:
+def rows(penalty: Penalty, critic: Discriminator, real: jax.Array, fake: jax.Array, memory: object = None) -> jax.Array:
     memory = penalty.init() if memory is None else memory
     return penalty.rows((critic, critic), real, fake, memory, jax.random.key(5))
 
@@ -143,9 +145,9 @@ def flat(x: jax.Array) -> jax.Array:
     return x.reshape(len(x), -1)
 
 
-@every_slope
+@every_gradient_penalty
 @pytest.mark.parametrize("shape", [(2, 2), (2, 1, 2, 1)], ids=["points", "pictures"])
-def test_a_linear_critic_has_one_slope_everywhere(penalty: Penalty, shape: tuple[int, ...]) -> None:
+def test_a_linear_critic_has_one_gradient_everywhere(penalty: Penalty, shape: tuple[int, ...]) -> None:
     real, fake = REAL_POINTS.reshape(shape), FAKE_POINTS.reshape(shape)
 
     def found(w: jax.Array) -> jax.Array:
@@ -167,7 +169,7 @@ def test_a_critic_that_is_a_sum_of_squares() -> None:
 
 
 def test_the_penalised_points_lie_between_the_pairs() -> None:
-    """The slope of |x|²/2 at x is x; between a fake at 0 and a real picture of four ones it tells one's place."""
+    """The gradient of |x|²/2 at x is x; between a fake at 0 and a real image of four ones it shows one's place."""
     real, fake = jnp.ones((500, 2, 2, 1)), jnp.zeros((500, 2, 2, 1))
     found = rows(GradientPenalty(target=0.0), lambda x: jnp.square(flat(x)).sum(1) / 2, real, fake)
     place = np.sqrt(np.asarray(found) / 4)  # one place for all numbers of a picture, and another for each row
@@ -177,7 +179,7 @@ def test_the_penalised_points_lie_between_the_pairs() -> None:
     assert abs(place.var() - 1 / 12) < 0.02
 
 
-def test_a_slope_of_zero_has_a_finite_gradient() -> None:
+def test_a_gradient_norm_of_zero_has_a_finite_gradient() -> None:
     def penalty(w: jax.Array) -> jax.Array:
         return rows(GradientPenalty(), lambda x: x @ w, REAL_POINTS, FAKE_POINTS).mean()
 
@@ -186,8 +188,8 @@ def test_a_slope_of_zero_has_a_finite_gradient() -> None:
     np.testing.assert_array_equal(gradient, 0.0)
 
 
-@every_slope
-def test_slopes_are_each_examples_own_unless_the_critic_mixes(penalty: Penalty) -> None:
+@every_gradient_penalty
+def test_gradients_are_each_examples_own_unless_the_critic_mixes(penalty: Penalty) -> None:
     real = fake = jax.random.normal(jax.random.key(0), (3, 2))  # of one place, so that where between does not matter
 
     def alone(x: jax.Array) -> jax.Array:
@@ -202,10 +204,10 @@ def test_slopes_are_each_examples_own_unless_the_critic_mixes(penalty: Penalty) 
     np.testing.assert_allclose(rows(penalty, alone, real, fake), expected, rtol=1e-5)
     found = rows(penalty, mixing, real, fake)  # the outputs' sum is 0 whatever the pictures are
     np.testing.assert_allclose(found, 1.0 if isinstance(penalty, GradientPenalty) else 0.0, atol=1e-5)
-    assert penalty.mixes_nothing()
+    assert penalty.needs_per_example_gradients()
 
 
-def test_weights_follow_their_schedules_and_periods_are_told() -> None:
+def test_weights_follow_their_schedules_and_periods_are_known() -> None:
     ramp = CosineRamp(first=4.0, last=1.0, until=0.5)
     start, half, end = (jnp.int32(step) for step in (0, 25, 90))
     for penalty in (R1(gamma=ramp, every=16), R2(gamma=ramp, every=16)):  # a period leaves the weight to the caller
@@ -233,7 +235,7 @@ def test_lecam_holds_outputs_to_the_average_of_the_others() -> None:
     # Two: (0.75 · 2 + 6) / 1.75 = 30 / 7, and (0.75 · -0.5 + 3) / 1.75 = 1.5.
     expected = [(30 / 7 - 0.5) ** 2, (30 / 7 - 4.0) ** 2]
     np.testing.assert_allclose(rows(penalty, critic, real, fake, memory), expected, rtol=1e-5)
-    assert not penalty.mixes_nothing()
+    assert not penalty.needs_per_example_gradients()
     for _ in range(60):  # long after, what it holds to is what D gives now
         memory = penalty.remember(memory, f32(1.0, 1.0), f32(-1.0, -1.0))
     np.testing.assert_allclose(memory["real"], 1.0, rtol=1e-5)
@@ -254,13 +256,9 @@ def test_lecam_teaches_nothing_before_it_remembers() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: R1(gamma=Constant(value=-1.0)), "R1.gamma is 0 or more"),
-        (lambda: R2(gamma=CosineRamp(first=1.0, last=-0.1)), "R2.gamma is 0 or more"),
-        (lambda: GradientPenalty(strength=Cosine(peak=-2.0)), "GradientPenalty.strength is 0 or more"),
-        (lambda: GradientPenalty(target=-1.0), "target is a slope"),
+        (lambda: GradientPenalty(target=-1.0), "target is a norm"),
         (lambda: GradientPenalty(every=0), "GradientPenalty.every is a number of steps"),
         (lambda: R1(gamma=Constant(value=1.0), every=0), "R1.every is a number of steps"),
-        (lambda: LeCam(strength=Constant(value=-1.0)), "LeCam.strength is 0 or more"),
         (lambda: LeCam(strength=Constant(value=1.0), decay=1.0), "LeCam.decay is a share"),
         (lambda: LeCam(strength=Constant(value=1.0), start=-1), "LeCam.start is a number of steps"),
     ],
@@ -268,6 +266,82 @@ def test_lecam_teaches_nothing_before_it_remembers() -> None:
 def test_what_means_nothing_is_refused(make: Callable, message: str) -> None:
     with pytest.raises(UserError, match=message):
         make()
+
+
+class Falling:
+    """A schedule of one's own, negative at the end only."""
+
+    def over(self, steps: int) -> Callable:
+        return lambda step: 1.0 - 2.0 * step / steps
+
+
+@pytest.mark.parametrize(
+    ("penalty", "message"),
+    [
+        (R1(gamma=Constant(value=-1.0)), "R1.gamma is 0 or more"),
+        (R2(gamma=CosineRamp(first=1.0, last=-0.1)), "R2.gamma is 0 or more"),
+        (R1(gamma=Falling()), "R1.gamma is 0 or more"),
+        (R1(gamma=InverseSqrt(peak=-1.0, hold=10)), "R1.gamma is 0 or more"),
+        (R1(gamma=Poly(peak=-1.0)), "R1.gamma is 0 or more"),
+        (GradientPenalty(strength=Cosine(peak=-2.0)), "GradientPenalty.strength is 0 or more"),
+        (LeCam(strength=Constant(value=-1.0)), "LeCam.strength is 0 or more"),
+    ],
+)
+def test_a_strength_that_becomes_negative_is_refused_before_training(penalty: Penalty, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        penalty.check((8, 8, 1), 16, 100)
+
+
+def test_strengths_that_fall_to_zero_are_not_refused() -> None:
+    for schedule in (Cosine(peak=1.0), Poly(peak=1.0), CosineRamp(first=1.0, last=0.0), Constant(value=0.0)):
+        for penalty in (R1(gamma=schedule), GradientPenalty(strength=schedule), LeCam(strength=schedule)):
+            penalty.check((8, 8, 1), 16, 100)
+
+
+# --- patches ----------------------------------------------------------------------------------------------------------
+
+
+@every_loss
+def test_logits_of_patches_are_judged_as_logits_of_images_are(loss: AdversarialLoss) -> None:
+    real, fake = 2 * jax.random.normal(jax.random.key(0), (2, 3, 4, 5))
+    for side in (loss.discriminator, loss.generator):
+        of_patches, of_images = side(real, fake), side(real.ravel(), fake.ravel())
+        np.testing.assert_allclose(of_patches, of_images.reshape(3, 4, 5), rtol=1e-6)
+        # The mean over patches of the loss of each patch by itself; RaGAN's own means are over all patches.
+        if not isinstance(loss, RelativisticAverage):
+            each = jax.vmap(side, (1, 1))(real.reshape(3, 20), fake.reshape(3, 20))
+            np.testing.assert_allclose(per_row(of_patches), each.mean(0), rtol=1e-5)
+        gradients = jax.grad(lambda r, f, side=side: per_row(side(r, f)).mean(), (0, 1))(real, fake)
+        flat_gradients = jax.grad(lambda r, f, side=side: side(r, f).mean(), (0, 1))(real.ravel(), fake.ravel())
+        for found, expected in zip(gradients, flat_gradients, strict=True):
+            np.testing.assert_allclose(found.ravel(), expected, rtol=1e-5, atol=1e-8)
+    likely = likely_real(loss, real, fake)
+    assert likely.shape == (3,)
+    assert ((likely >= 0) & (likely <= 1)).all()
+    if (p := loss.probability(real.ravel(), fake.ravel())) is not None:
+        np.testing.assert_allclose(likely, p.reshape(3, 20).mean(1), rtol=1e-5)
+
+
+@every_gradient_penalty
+def test_a_gradient_norm_is_of_the_sum_of_a_rows_patches(penalty: Penalty) -> None:
+    real, fake = jax.random.normal(jax.random.key(0), (2, 3, 4))
+
+    def patches(x: jax.Array) -> jax.Array:
+        return jnp.tanh(x).reshape(3, 2, 2)
+
+    np.testing.assert_allclose(
+        rows(penalty, patches, real, fake), rows(penalty, lambda x: patches(x).sum((1, 2)), real, fake), rtol=1e-6
+    )
+
+
+def test_lecam_holds_each_patch() -> None:
+    penalty = LeCam(strength=Constant(value=0.3))
+    real, fake = jax.random.normal(jax.random.key(0), (2, 3, 4))
+    memory = penalty.remember(penalty.init(), real.reshape(3, 2, 2), fake.reshape(3, 2, 2))
+    np.testing.assert_allclose(memory["real"], penalty.remember(penalty.init(), real, fake)["real"], rtol=1e-6)
+    found = rows(penalty, lambda x: x.reshape(3, 2, 2), real, fake, memory)
+    each = [rows(penalty, lambda x, i=i: x[:, i], real, fake, memory) for i in range(4)]
+    np.testing.assert_allclose(found, jnp.stack(each).mean(0), rtol=1e-5)
 
 
 def small_critic(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
@@ -283,7 +357,7 @@ def agree(found: jax.Array, name: str) -> None:
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max(), err_msg=name)
 
 
-@every_slope
+@every_gradient_penalty
 def test_penalties_and_their_gradients_are_torchs(penalty: Penalty) -> None:
     name = next(key for key, value in PENALTIES.items() if value is penalty)
     real, fake = (jnp.asarray(REAL), jnp.asarray(FAKE))
@@ -298,7 +372,9 @@ def test_penalties_and_their_gradients_are_torchs(penalty: Penalty) -> None:
     value, gradients = both(jax.tree.map(jnp.asarray, parameters()))
     agree(value, f"{name}_rows")
     for key, gradient in gradients.items():
-        if "bias" in key:  # a net of leaky rectifiers is linear between kinks: its slopes do not know the biases
+        if (
+            "bias" in key
+        ):  # a net of leaky rectifiers is linear between kinks: its gradients do not depend on the biases
             np.testing.assert_array_equal(gradient, 0.0)
         else:
             agree(gradient, f"{name}_{key}")

@@ -1,6 +1,7 @@
 """Samples from a diffusion model: what they depend on, and what is refused before anything is compiled."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -9,19 +10,24 @@ import pytest
 from small import diffusion
 
 from jaxgen import tree
-from jaxgen.config import expression
+from jaxgen.config import codec, expression
+from jaxgen.data.batches import DataSpec
 from jaxgen.diffusion.adaptive import Adaptive
+from jaxgen.diffusion.apg import Apg
+from jaxgen.diffusion.cads import Cads
+from jaxgen.diffusion.choices import GUIDANCE, SCHEDULES, SOLVERS
 from jaxgen.diffusion.guidance import Autoguidance, ClassifierFree, Unguided
 from jaxgen.diffusion.path import Flow, ScaledLinearBetas, ZeroTerminal
 from jaxgen.diffusion.predictions import Direct
 from jaxgen.diffusion.quantities import Eps, Velocity
 from jaxgen.diffusion.sampling import Sampling
-from jaxgen.diffusion.sampling_schedules import Rho, UniformTime
+from jaxgen.diffusion.sampling_schedules import Given, Rho, UniformTime
 from jaxgen.diffusion.solvers import Euler, Heun
 from jaxgen.errors import UserError
+from jaxgen.learner import Learner
 from jaxgen.models.songunet import SongUNet
-from jaxgen.parallel.mesh import MeshShape
-from jaxgen.sampling import drawer
+from jaxgen.program import Program
+from jaxgen.sampling import draw
 
 OBJECTIVE = diffusion().objective
 SHAPE = (8, 8, 1)
@@ -30,6 +36,12 @@ SPEC = {
     "label": jax.ShapeDtypeStruct((4,), jnp.int32),
 }
 NAMES = ("class 0", "class 1", "class 2")
+
+
+def with_classes(objective, classes):
+    return dataclasses.replace(
+        objective, net=dataclasses.replace(objective.net, module=objective.net.module.clone(classes=classes))
+    )
 
 
 def some_state(objective=OBJECTIVE):
@@ -44,11 +56,11 @@ def some_state(objective=OBJECTIVE):
 STATE = some_state()
 
 
-def drawn(objective, n, *, devices=1, batch=8, weak=None, seed=0, first=0):
-    mesh = MeshShape().build(jax.devices()[:devices])
-    numbers = np.arange(first, first + n)
-    with jax.set_mesh(mesh):
-        return drawer(objective, mesh, STATE, SHAPE, batch, weak=weak)(seed, numbers, numbers % 3)
+def drawn(objective, n, *, devices=1, batch=8, guide=None, seed=0, first=0):
+    experiment = dataclasses.replace(diffusion(), objective=objective, test_batch_size=batch)
+    data = DataSpec(NAMES, {"image": (SHAPE, np.dtype(np.uint8)), "label": ((), np.dtype(np.int32))})
+    program = Program.laid_out(experiment, data, jax.devices()[:devices])
+    return draw(program, STATE, range(first, first + n), seed, guide=guide)
 
 
 def with_sampling(**parts):
@@ -72,7 +84,7 @@ def test_guidance_of_scale_one_is_the_conditional_net_bit_for_bit():
 
 
 def test_guidance_by_itself_is_no_guidance():
-    guided = drawn(with_sampling(guidance=Autoguidance(scale=2.0)), 4, weak=STATE)
+    guided = drawn(with_sampling(guidance=Autoguidance(scale=2.0)), 4, guide=STATE)
     np.testing.assert_allclose(guided, drawn(with_sampling(guidance=Unguided()), 4), atol=1e-3)
 
 
@@ -107,8 +119,7 @@ def test_dropped_labels_are_the_null_class(key):
 
 
 UNCONDITIONAL = dataclasses.replace(
-    OBJECTIVE,
-    net=OBJECTIVE.net.clone(classes=0),
+    with_classes(OBJECTIVE, 0),
     label_dropout=0.0,
     sampling=Sampling(solver=Heun(), schedule=Rho(steps=3)),
 )
@@ -120,7 +131,7 @@ UNLABELLED = {"image": SPEC["image"]}
     [
         (UNCONDITIONAL, SPEC, "the data has labels, but the net is unconditional"),
         (OBJECTIVE, UNLABELLED, "but the data has no labels"),
-        (dataclasses.replace(OBJECTIVE, net=OBJECTIVE.net.clone(classes=7)), SPEC, "7 classes, but the data has 3"),
+        (with_classes(OBJECTIVE, 7), SPEC, "7 classes, but the data has 3"),
         (dataclasses.replace(OBJECTIVE, label_dropout=0.0), SPEC, "labels dropped"),
         (dataclasses.replace(UNCONDITIONAL, label_dropout=0.1), UNLABELLED, "needs a net with classes"),
         (
@@ -128,7 +139,7 @@ UNLABELLED = {"image": SPEC["image"]}
             UNLABELLED,
             "this net takes none",
         ),
-        (with_sampling(guidance=Autoguidance(scale=2.0)), SPEC, "worse net"),
+        (with_sampling(guidance=Autoguidance(scale=2.0)), SPEC, "guiding model"),
         (
             dataclasses.replace(
                 OBJECTIVE, path=ZeroTerminal(path=ScaledLinearBetas()), prediction=Direct(quantity=Eps())
@@ -136,19 +147,21 @@ UNLABELLED = {"image": SPEC["image"]}
             SPEC,
             "(?i)eps",
         ),
-        (with_sampling(solver=Adaptive(), grid=Rho(steps=1)), SPEC, "at least 2 steps"),
+        (with_sampling(solver=Adaptive(), schedule=Rho(steps=1)), SPEC, "at least 2 steps"),
         (
             dataclasses.replace(
-                with_sampling(solver=Heun(), grid=UniformTime(steps=3)),
+                with_sampling(solver=Heun(), schedule=UniformTime(steps=3)),
                 path=Flow(),
                 prediction=Direct(quantity=Velocity()),
             ),
             SPEC,
             "infinite level",
         ),
-        (with_sampling(grid=Rho(steps=3, sigma_max=500.0)), SPEC, "500"),
+        (with_sampling(schedule=Rho(steps=3, sigma_max=500.0)), SPEC, "500"),
         (
-            dataclasses.replace(UNCONDITIONAL, net=SongUNet(model_channels=8, multipliers=(1, 1, 1, 1, 1))),
+            dataclasses.replace(
+                UNCONDITIONAL, net=Learner(module=SongUNet(model_channels=8, multipliers=(1, 1, 1, 1, 1)))
+            ),
             UNLABELLED,
             "(?i)multiple|halv",
         ),
@@ -162,29 +175,71 @@ def test_what_does_not_fit_is_refused(objective, spec, said):
 
 
 @pytest.mark.parametrize(
-    ("text", "method", "made"),
+    ("text", "table", "made"),
     [
-        ("Heun(churn=10.0)", "solve", Heun(churn=10.0)),
-        ("Uniform(steps=4)", "sigmas", UniformTime(steps=4)),
-        ("ClassifierFree(scale=2.0, high=inf)", "evaluations", ClassifierFree(scale=2.0)),
-        ("Euler()", "solve", Euler()),
+        ("Heun(churn=10.0)", SOLVERS, Heun(churn=10.0)),
+        ("UniformTime(steps=4)", SCHEDULES, UniformTime(steps=4)),
+        ("ClassifierFree(scale=2.0, high=inf)", GUIDANCE, ClassifierFree(scale=2.0)),
+        ("Apg(scale=2.0, momentum=-0.25)", GUIDANCE, Apg(scale=2.0, momentum=-0.25)),
+        ("Euler()", SOLVERS, Euler()),
     ],
 )
-def test_values_are_written_as_python_writes_them(text, method, made):
-    assert expression.value(text, "jaxgen.diffusion", method) == made
+def test_values_are_written_as_python_writes_them(text, table, made):
+    assert expression.value(text, table) == made
+
+
+CHOSEN = [
+    (SOLVERS, Heun(churn=4.0, churn_max=math.inf)),
+    (SOLVERS, Heun(churn_min=-math.inf)),
+    (SCHEDULES, Given(levels=(80.0, 1.0, 0.0))),
+    (SCHEDULES, Given(levels=(math.inf, 0.5, 0.0))),
+    (SCHEDULES, Rho(steps=3, sigma_min=None)),
+    (GUIDANCE, Cads(inner=ClassifierFree(scale=2.0))),
+    (GUIDANCE, Cads(inner=Cads(inner=Apg(scale=3.0)))),
+]
+CHOSEN += [
+    (table, kind())
+    for table in (SOLVERS, SCHEDULES, GUIDANCE)
+    for kind in table.values()
+    if not any(f.default is dataclasses.MISSING for f in dataclasses.fields(kind))
+]
+
+
+@pytest.mark.parametrize(("table", "made"), CHOSEN, ids=lambda value: type(value).__name__)
+def test_what_is_printed_can_be_typed(table, made):
+    assert expression.value(codec.describe(made), table) == made
+    assert expression.value(repr(made), table) == made
+
+
+def test_options_are_read_by_their_tables():
+    texts = {"solver": "Euler()", "schedule": None, "guidance": "Unguided()", "truncation": 0.5}
+    assert expression.parse_options(texts) == {"solver": Euler(), "guidance": Unguided(), "truncation": 0.5}
+    assert expression.parse_options({"solver": None, "truncation": 0.0}) == {"truncation": 0.0}
+    with pytest.raises(UserError, match="there is no Rho"):
+        expression.parse_options({"solver": "Rho()"})
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("Huen()", "perhaps you meant Heun"),
-        ("Rho(steps=3)", "there is no Rho"),  # a grid is no solver
+        ("Rho(steps=3)", "there is no Rho"),  # a schedule is no solver
         ("Heun(chum=1.0)", "fields of Heun: churn"),
         ("Heun(churn=__import__('os').getpid())", "arguments are named"),
+        ("Heun(churn=[1])", "arguments are named"),
+        ("Heun(churn={})", "arguments are named"),
+        ("Heun(churn=b'x')", "arguments are named"),
+        ("Heun(churn=1+1)", "arguments are named"),
+        ("Heun(1.0)", "arguments are named"),
+        ("Heun(**{})", "arguments are named"),
+        ("solvers.Heun()", "arguments are named"),
         ("Heun(", "write it as a call"),
         ("3", "write it as a call"),
+        ("", "write it as a call"),
+        ("Heun()\0", "write it as a call"),
+        ("(" * 10_000, "write it as a call"),
     ],
 )
 def test_what_is_no_value_is_refused(text, said):
     with pytest.raises(UserError, match=said):
-        expression.value(text, "jaxgen.diffusion", "solve")
+        expression.value(text, SOLVERS)

@@ -10,7 +10,7 @@ from small import EXPERIMENTS, by_descent, with_nets
 
 from jaxgen import tree
 from jaxgen.data import batches
-from jaxgen.evaluation import evaluation_batches, evaluator
+from jaxgen.evaluation import evaluation_batches, sums
 from jaxgen.experiment import Experiment
 from jaxgen.metrics import accumulators
 from jaxgen.objectives.gan import Gan
@@ -18,7 +18,7 @@ from jaxgen.parallel.mesh import MeshShape, put_batch
 from jaxgen.parallel.rules import Composed, Fsdp, Replicated
 from jaxgen.pictures import sheet
 from jaxgen.pictures.panels import Panels
-from jaxgen.program import Program, program
+from jaxgen.program import Program
 from jaxgen.runs.checkpoints import Checkpoints
 
 # Every array large enough to be worth it is split over `tensor`, and what is left of it over `fsdp`.
@@ -50,9 +50,7 @@ def each_but(*slow: str) -> pytest.MarkDecorator:
 
 def assemble(experiment: Experiment, layout: str = "1") -> Program:
     devices, shape, rule = LAYOUTS[layout]
-    experiment = dataclasses.replace(experiment, mesh=shape, rule=rule)
-    element = batches.element(experiment.train.source.open(), experiment.train.transforms)
-    return program(experiment, shape.build(jax.devices()[:devices]), element)
+    return Program.of(dataclasses.replace(experiment, mesh=shape, rule=rule), devices=jax.devices()[:devices])
 
 
 def host_batches(experiment: Experiment, start: int = 0, stop: int | None = None):
@@ -64,11 +62,10 @@ def host_batches(experiment: Experiment, start: int = 0, stop: int | None = None
 
 def run(prog: Program, state, start: int, stop: int):
     losses = []
-    with jax.set_mesh(prog.mesh):
-        state = prog.init() if state is None else state
-        for batch in host_batches(prog.experiment, start, stop):
-            state, scalars = prog.step(state, put_batch(prog.mesh, batch))
-            losses.append(float(scalars["loss"]))
+    state = prog.init() if state is None else state
+    for batch in prog.batches(start, stop):
+        state, scalars = prog.step(state, batch)
+        losses.append(float(scalars["loss"]))
     return state, losses
 
 
@@ -155,10 +152,10 @@ def test_one_batch_can_be_learned_by_heart(make):
     for _ in range(experiment.steps):
         state, scalars = prog.step(state, batch)
         losses.append(float(scalars.get("error", scalars["loss"])))
-    floor = 0.4 if experiment.objective.__dict__.get("smoothing") else 0.0  # smoothing's own entropy
+    least = 0.4 if experiment.objective.__dict__.get("smoothing") else 0.0  # smoothing's own entropy
     # What is under strong noise cannot be known, even by heart.
     share = 0.75 if "error" in scalars else 0.25
-    assert np.mean(losses[-10:]) - floor < share * (losses[0] - floor)
+    assert np.mean(losses[-10:]) - least < share * (losses[0] - least)
 
 
 @each_but("gan")
@@ -167,10 +164,8 @@ def test_evaluation_does_not_depend_on_batches_or_devices(make):
     for layout, size in (("1", 8), ("1", 5), ("4", 8), ("4", 3)):
         prog = assemble(make(), layout)
         test_set = prog.experiment.test.source.open()
-        with jax.set_mesh(prog.mesh):
-            measure = evaluator(prog.experiment.objective, prog.mesh, 0)
-            sums = measure(prog.init(), evaluation_batches(prog.experiment.test, test_set, prog.mesh, size))
-        found.append(accumulators.results(sums, test_set.classes))
+        total = sums(prog, prog.init(), evaluation_batches(prog, test_set, size))
+        found.append(accumulators.results(total, test_set.classes))
     counts = ("accuracy", "top5", "miou", "per_class")  # shares of whole numbers, in which nothing is rounded
     for other in found[1:]:
         assert {k: v for k, v in other.items() if k in counts} == {k: v for k, v in found[0].items() if k in counts}
@@ -204,9 +199,8 @@ def test_bfloat16_computes_and_keeps_float32(make):
 def test_previews_are_pictures(make):
     prog = assemble(make())
     test_set = prog.experiment.test.source.open()
-    batch = put_batch(prog.mesh, next(evaluation_batches(prog.experiment.test, test_set, prog.mesh, 8)))
-    preview = jax.jit(lambda state: prog.experiment.objective.preview(state, batch, jax.random.key(0)))
-    for picture in preview(prog.init()).values():
+    batch = put_batch(prog.mesh, next(evaluation_batches(prog, test_set, 8)))
+    for picture in prog.preview(prog.init(), batch).values():
         if isinstance(picture, Panels):
             assert picture.images.ndim == 5
             assert jnp.abs(picture.images).max() <= 1.0 + 1e-6

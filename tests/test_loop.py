@@ -4,14 +4,14 @@ import dataclasses
 import json
 
 import pytest
-from small import segmentation
+from small import segmentation, with_learners
 
 from jaxgen import loop
 from jaxgen.errors import UserError
 from jaxgen.optim.optimizer import Optimizer, Sgd
 from jaxgen.optim.schedules import Constant
 from jaxgen.runs.folder import RunFolder
-from jaxgen.runs.logs import JsonLines
+from jaxgen.runs.logs import JsonLines, RunInfo
 
 
 def rows(folder):
@@ -34,7 +34,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(tmp_p
     folder = RunFolder(tmp_path / "run")
     made = segmentation()
     wild = Optimizer(learning_rate=Constant(value=1e30), method=Sgd())
-    experiment = dataclasses.replace(made, objective=dataclasses.replace(made.objective, optimizer=wild))
+    experiment = dataclasses.replace(
+        made, objective=with_learners(made.objective, lambda net: dataclasses.replace(net, optimizer=wild))
+    )
     with pytest.raises(UserError, match=r"(loss|gradient_norm) is (nan|inf) at step \d+(.|\n)*lower learning rate"):
         loop.train(dataclasses.replace(experiment, checkpoint_every=1), folder)
     assert any(folder.checkpoints.iterdir())
@@ -43,13 +45,17 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(tmp_p
 
 def test_lines_of_steps_that_come_again_are_dropped(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    log = JsonLines(path, resume_from=0)
+
+    def info(start: int) -> RunInfo:
+        return RunInfo(folder=tmp_path, start=start, steps=8, settings={})
+
+    log = JsonLines().open(info(0))
     for step in (2, 4, 6):
         log.write(step, "train", {"loss": float("nan") if step == 4 else 0.5})
     log.close()
     with path.open("a") as file:
         file.write('{"step": 8, "split": "tr')  # a crash cut it short
-    JsonLines(path, resume_from=4).close()
+    JsonLines().open(info(4)).close()
     assert [json.loads(line) for line in path.read_text().splitlines()] == [
         {"step": 2, "split": "train", "loss": 0.5},
         {"step": 4, "split": "train", "loss": None},

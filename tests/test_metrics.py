@@ -178,7 +178,7 @@ def test_scores_in_place_of_ids_are_refused() -> None:
 def test_names_must_match_the_classes() -> None:
     confusion = count(*random_maps(5), 19)
     for wrong in (names(18), names(20), ("same",) * 19):
-        with pytest.raises(UserError, match="19 classes need as many distinct names"):
+        with pytest.raises(UserError, match="19 classes need as many different names"):
             confusion.result(wrong)
 
 

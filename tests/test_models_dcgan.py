@@ -18,6 +18,7 @@ from jaxgen.config import codec
 from jaxgen.errors import UserError
 from jaxgen.models.dcgan import BatchNorm, DcganDiscriminator, DcganGenerator, NoNorm, Norm, SpectralNorm
 from jaxgen.models.sngan import SnganDiscriminator, SnganGenerator
+from jaxgen.nn.conditioning import ClassEmbed, one_hot
 from jaxgen.nn.spectral import power_iteration, spectral
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "dcgan.npz")
@@ -41,9 +42,13 @@ every_generator = pytest.mark.parametrize("name", GENERATORS)
 every_discriminator = pytest.mark.parametrize("name", DISCRIMINATORS)
 
 
+def condition(label: Any, classes: int = 3) -> Any:
+    return {"label": one_hot(label, classes)} if classes else {}
+
+
 def inputs(net: nn.Module) -> tuple[Any, ...]:
-    label = LABEL if net.classes else None
-    return (Z, label, NOISE) if hasattr(net, "latent") else (IMAGE, label)
+    given = condition(LABEL, net.classes)
+    return (Z, given, NOISE) if hasattr(net, "latent") else (IMAGE, given)
 
 
 def variables_of(net: nn.Module) -> Any:
@@ -217,7 +222,7 @@ def test_gradients_and_vectors_of_sngan_equal_torchs() -> None:
     ],
 )
 def test_as_many_parameters_as_in_torch(name: str, net: Any, side: int, difference: int) -> None:
-    args = (jnp.zeros((1, side, side, 3)), None) if side else (jnp.zeros((1, net.latent)), None, NOISE[:1])
+    args = (jnp.zeros((1, side, side, 3)), {}) if side else (jnp.zeros((1, net.latent)), {}, NOISE[:1])
     shapes = jax.eval_shape(lambda: net.init(jax.random.key(0), *args, train=False))
     assert tree.count(shapes["params"]) == GOLDEN[f"{name}_parameters"] - difference
 
@@ -229,7 +234,8 @@ def test_as_many_parameters_as_in_torch(name: str, net: Any, side: int, differen
 def test_a_sample_is_a_function_of_its_own_z_and_label(name: str) -> None:
     net = GENERATORS[name]
     f = jit(
-        lambda z, label, noise, t: net.apply(filled(net), z, label, noise, train=False, truncation=t), static_argnums=3
+        lambda z, label, noise, t: net.apply(filled(net), z, condition(label), noise, train=False, truncation=t),
+        static_argnums=3,
     )
     images, side = f(Z, LABEL, NOISE, 1.0), {"dcgan": 16, "sngan": 8}[name]
     assert (images.shape, images.dtype) == ((4, side, side, 3), jnp.float32)
@@ -250,7 +256,7 @@ def gradients(generator: str, discriminator: str) -> Any:
         run = lambda name, *args: nets[name].apply(  # noqa: E731
             {**start[name], "params": params[name]}, *args, train=True, mutable=["batch_stats", "spectral"]
         )[0]
-        return jnp.mean((run("d", run("g", Z, LABEL, NOISE), LABEL) - 1.0) ** 2)
+        return jnp.mean((run("d", run("g", Z, condition(LABEL), NOISE), condition(LABEL)) - 1.0) ** 2)
 
     return jax.device_get(jit(jax.grad(loss))({name: variables["params"] for name, variables in start.items()}))
 
@@ -279,9 +285,11 @@ def test_conditioning_is_a_projection() -> None:
 
     @jit
     def f(table: Any, k: Any) -> Any:
-        return net.apply({"params": {**params, "label": {"embedding": table}}}, IMAGE, jnp.full(4, k), train=False)
+        return net.apply(
+            {"params": {**params, "label": {"embedding": table}}}, IMAGE, condition(jnp.full(4, k)), train=False
+        )
 
-    bare = net.clone(classes=0).apply({"params": params}, IMAGE, None, train=False)
+    bare = net.clone(classes=0).apply({"params": params}, IMAGE, {}, train=False)
     shift = [f(table, k) - bare for k in range(3)]
     np.testing.assert_allclose(f(np.full_like(table, 0), 1), bare, rtol=1e-5)
     np.testing.assert_allclose(f(table + table[::-1], 0) - bare, shift[0] + shift[2], rtol=1e-4, atol=1e-4)
@@ -290,9 +298,9 @@ def test_conditioning_is_a_projection() -> None:
 
 @every_generator
 def test_batch_statistics_are_of_the_batch_on_all_devices(name: str) -> None:
-    pairs = [(GENERATORS[name], (Z, LABEL, NOISE))]
+    pairs = [(GENERATORS[name], (Z, condition(LABEL), NOISE))]
     if name == "dcgan":
-        pairs.append((DISCRIMINATORS["batch"], (IMAGE, LABEL)))
+        pairs.append((DISCRIMINATORS["batch"], (IMAGE, condition(LABEL))))
     for net, args in pairs:
         variables = filled(net)
         f = jit(lambda v, args, net=net: net.apply(v, *args, train=True, mutable=["batch_stats"]))
@@ -327,11 +335,11 @@ def test_one_width_for_each_doubling(widths: tuple[int, ...], side: int) -> None
         (SnganGenerator(latent=3, channels=1, width=4, stages=len(widths)), SnganDiscriminator(width=4)),
     ):
         made = jax.eval_shape(
-            lambda g=generator: g.init_with_output(jax.random.key(0), Z[:, :3], None, NOISE, train=False)
+            lambda g=generator: g.init_with_output(jax.random.key(0), Z[:, :3], {}, NOISE, train=False)
         )
         assert made[0].shape == (4, side, side, 1)
         logits = jax.eval_shape(
-            lambda x, d=discriminator: d.init_with_output(jax.random.key(0), x, None, train=False), made[0]
+            lambda x, d=discriminator: d.init_with_output(jax.random.key(0), x, {}, train=False), made[0]
         )
         assert logits[0].shape == (4,)
 
@@ -339,7 +347,7 @@ def test_one_width_for_each_doubling(widths: tuple[int, ...], side: int) -> None
 @pytest.mark.parametrize(
     ("net", "shape", "cause"),
     [
-        (DcganDiscriminator(widths=(4, 4)), (8, 8, 1), "2 widths are for pictures of 16×16, not 8×8, which take 1"),
+        (DcganDiscriminator(widths=(4, 4)), (8, 8, 1), "2 widths are for images of 16×16, not 8×8, which take 1"),
         (DcganDiscriminator(widths=(4, 4)), (32, 32, 1), "not 32×32, which take 3"),
         (DcganDiscriminator(widths=(4, 4)), (28, 28, 1), "not 28×28; resize them to 8, 16, 32, 64, …"),
         (DcganDiscriminator(widths=(4, 4)), (16, 8, 1), "not 16×8; resize them"),
@@ -347,21 +355,27 @@ def test_one_width_for_each_doubling(widths: tuple[int, ...], side: int) -> None
         (DcganDiscriminator(widths=()), (4, 4, 1), "0 widths"),
         (DcganDiscriminator(), (2,), "not 2; resize them"),
         (SnganDiscriminator(), (30, 32, 3), "30×32 cannot be halved 2 times; resize them to multiples of 4"),
-        (SnganDiscriminator(), (2,), "pictures of 2 cannot be halved"),
+        (SnganDiscriminator(), (2,), "images of 2 cannot be halved"),
         (SnganDiscriminator(halvings=5), (32, 32, 3), r"halvings is 5; it must be 1\.\.4"),
         (SnganDiscriminator(halvings=0), (32, 32, 3), r"halvings is 0; it must be 1\.\.4"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(net: nn.Module, shape: tuple[int, ...], cause: str) -> None:
     with pytest.raises(UserError, match=cause):
-        jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((2, *shape)), None, train=False))
+        jax.eval_shape(lambda: net.init(jax.random.key(0), jnp.zeros((2, *shape)), {}, train=False))
 
 
 @pytest.mark.parametrize("net", [*GENERATORS.values(), DISCRIMINATORS["none"], DISCRIMINATORS["sngan"]])
 def test_labels_fit_the_classes(net: Any) -> None:
-    for other, label in ((net, None), (net.clone(classes=0), LABEL)):
-        args = (Z, label, NOISE) if hasattr(net, "latent") else (IMAGE, label)
-        with pytest.raises(UserError, match="classes"):
+    for other, given, cause in (
+        (net, {}, "3 classes and got no label"),
+        (net.clone(classes=0), condition(LABEL), "got a label and has classes=0"),
+        (net, condition(LABEL, 4), "5 columns where 3 classes and the null class need 4"),
+        (net, {"label": LABEL}, r"a label of shape \(4,\); it takes class weights \[b 4\]"),
+        (net, {**condition(LABEL), "tokens": LABEL}, "no condition named tokens"),
+    ):
+        args = (Z, given, NOISE) if hasattr(net, "latent") else (IMAGE, given)
+        with pytest.raises(UserError, match=cause):
             jax.eval_shape(lambda other=other, args=args: other.init(jax.random.key(0), *args, train=False))
 
 
@@ -372,11 +386,22 @@ def test_a_generator_without_widths_is_refused() -> None:
 
 def test_dcgan_starts_as_in_the_paper() -> None:
     net = DcganDiscriminator(widths=(32, 64))
-    params = jit(lambda: net.init(jax.random.key(1, impl="rbg"), IMAGE, None, train=False))()["params"]
+    params = jit(lambda: net.init(jax.random.key(1, impl="rbg"), IMAGE, {}, train=False))()["params"]
     for path, leaf in tree.leaves(params):
         mean, std = {"kernel": (0.0, 0.02), "scale": (1.0, 0.02), "bias": (0.0, 0.0)}[path.rpartition("/")[2]]
         assert leaf.std() == pytest.approx(std, rel=5 / np.sqrt(2 * leaf.size)), path
         assert leaf.mean() == pytest.approx(mean, abs=5 * std / np.sqrt(leaf.size)), path
+
+
+def test_class_embed_mixes_rows_of_its_table_and_the_null_class_is_zero() -> None:
+    net, table = ClassEmbed(3, 5), array("table", (3, 5), 1.0)
+    run = lambda weights: net.apply({"params": {"embedding": table}}, weights)  # noqa: E731
+    np.testing.assert_array_equal(run(one_hot(jnp.array([2, 0, 3]), 3)), [table[2], table[0], np.zeros(5)])
+    np.testing.assert_allclose(run(jnp.array([[0.5, 0.0, 0.25, 0.25]]))[0], table[0] / 2 + table[2] / 4, rtol=1e-6)
+    start = nn.initializers.normal(1.0)
+    ours = ClassEmbed(3, 5, start).init(jax.random.key(0), one_hot(jnp.arange(2), 3))
+    flax = nn.Embed(3, 5, embedding_init=start).init(jax.random.key(0), jnp.arange(2))
+    jax.tree.map(np.testing.assert_array_equal, ours, flax)  # and so old checkpoints fit, and runs start alike
 
 
 def test_norms_are_values() -> None:
@@ -398,7 +423,7 @@ class Single(nn.Module):
         layer = {
             "conv": lambda: nn.Conv(5, (3, 3), kernel_init=start, use_bias=False, name="layer"),
             "dense": lambda: nn.Dense(4, kernel_init=start, use_bias=False, name="layer"),
-            "embed": lambda: nn.Embed(6, 4, embedding_init=start, name="layer"),
+            "embed": lambda: ClassEmbed(6, 4, start, name="layer"),
         }[self.layer]()
         return spectral(layer, x, train=train)
 
@@ -406,7 +431,7 @@ class Single(nn.Module):
 SINGLE = {
     "conv": jnp.asarray(array("x", (2, 6, 6, 4), 1.0)),
     "dense": jnp.asarray(array("x", (2, 7), 1.0)),
-    "embed": jnp.arange(6),
+    "embed": one_hot(jnp.arange(6), 6),
 }
 
 
@@ -433,7 +458,11 @@ def test_sigma_becomes_the_largest_singular_value(layer: str) -> None:
     y, same = jit(lambda v: net.apply(v, x, False, mutable=True))(last)
     jax.tree.map(np.testing.assert_array_equal, same, last)
     (weight,) = jax.tree.leaves(variables["params"])
-    plain = {"conv": nn.Conv(5, (3, 3), use_bias=False), "dense": nn.Dense(4, use_bias=False), "embed": nn.Embed(6, 4)}
+    plain = {
+        "conv": nn.Conv(5, (3, 3), use_bias=False),
+        "dense": nn.Dense(4, use_bias=False),
+        "embed": ClassEmbed(6, 4),
+    }
     name = "embedding" if layer == "embed" else "kernel"
     divided = {"params": {name: weight / np.linalg.svd(w, compute_uv=False)[0]}}
     np.testing.assert_allclose(y, plain[layer].apply(divided, x), rtol=1e-4, atol=1e-5)

@@ -14,7 +14,8 @@ import pytest
 from golden.resnet_state import value
 from golden.weights import array, image
 
-from jaxgen import experiment, tree
+from jaxgen import tree
+from jaxgen.config import codec
 from jaxgen.errors import UserError
 from jaxgen.models import dit
 from jaxgen.models.dit import XL, B, DiT, L, LayerNorm, RmsNorm, Rope, S, SinCos, SwiGlu
@@ -29,7 +30,7 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 
 CLASSES = 5
 NOISE = jnp.array([3.0, 731.5])
-LABEL = one_hot(jnp.array([2, CLASSES]), CLASSES)  # the second is the null class
+LABEL = {"label": one_hot(jnp.array([2, CLASSES]), CLASSES)}  # the second is the null class
 
 small = functools.partial(DiT, width=32, depth=2, heads=2, classes=CLASSES)
 LIGHTNING: dict[str, Any] = {"mlp": SwiGlu(), "rope": Rope()}
@@ -141,7 +142,7 @@ def test_equals_torch(name: str) -> None:
 )  # millions, arXiv:2212.09748, table 4
 def test_as_many_parameters_as_published(size: dit.Size, published: int) -> None:
     net = DiT(**size, patch=2, classes=1000)
-    count = tree.count(shapes(net, jnp.zeros((2, 32, 32, 4)), jnp.zeros((2, 1001))))
+    count = tree.count(shapes(net, jnp.zeros((2, 32, 32, 4)), {"label": jnp.zeros((2, 1001))}))
     w, patch = size["width"], 2 * 2 * 4
     block = (3 + 1 + 4 + 4 + 6) * w * w + (3 + 1 + 4 + 1 + 6) * w  # qkv, out, up, down, modulation
     ends = patch * w + w + 2 * w * w + 2 * w + patch * w + patch  # patch, modulation, out
@@ -152,7 +153,7 @@ def test_as_many_parameters_as_published(size: dit.Size, published: int) -> None
 
 def test_lightning_has_as_many_parameters_as_published() -> None:
     net = DiT(**XL, patch=1, classes=1000, norm=RmsNorm(), **LIGHTNING)
-    count = tree.count(shapes(net, jnp.zeros((2, 16, 16, 32)), jnp.zeros((2, 1001))))
+    count = tree.count(shapes(net, jnp.zeros((2, 16, 16, 32)), {"label": jnp.zeros((2, 1001))}))
     positions = 16 * 16 * 1152  # fixed, and counted among the parameters there
     assert round((count + positions) / 1e4) == 675_26  # arXiv:2501.01423: 675.26 million
 
@@ -212,7 +213,7 @@ def test_bfloat16_computes_close_to_float32(name: str) -> None:
 def test_size_out_is_size_in(net: DiT) -> None:
     def shapes(*size: int) -> Any:
         x = jax.ShapeDtypeStruct((2, *size, 3), jnp.float32)
-        label = LABEL if net.classes else None
+        label = LABEL if net.classes else {}
         return jax.eval_shape(lambda x: net.init_with_output(jax.random.key(0), x, NOISE, label, train=False), x)
 
     _, variables = shapes(8, 8)
@@ -256,7 +257,7 @@ def test_rows_do_not_touch_each_other(name: str) -> None:
     np.testing.assert_allclose(other[1], y[1], rtol=1e-5, atol=1e-5)
     # And both noise and label reach the output.
     assert relative(apply(plain_variables(name), x, NOISE[::-1], LABEL), y) > 1e-2
-    assert relative(apply(plain_variables(name), x, NOISE, LABEL[::-1]), y) > 1e-2
+    assert relative(apply(plain_variables(name), x, NOISE, {"label": LABEL["label"][::-1]}), y) > 1e-2
 
 
 @pytest.mark.parametrize(
@@ -266,9 +267,9 @@ def test_rows_do_not_touch_each_other(name: str) -> None:
         (small(heads=5), (8, 8), LABEL, r"5 heads"),
         (small(width=30), (8, 8), LABEL, r"multiple of 4, not 30"),
         (small(width=36, rope=Rope()), (8, 8), LABEL, r"multiple of 4, not 18"),
-        (small(), (8, 8), None, r"5 classes and the label 0"),
-        (small(classes=0), (8, 8), LABEL, r"0 classes and the label 5"),
-        (POINTS.clone(classes=3), (), LABEL, r"3 classes and the label 5"),
+        (small(), (8, 8), {}, r"5 classes and got no label"),
+        (small(classes=0), (8, 8), LABEL, r"got a label and has classes=0"),
+        (POINTS.clone(classes=3), (), LABEL, r"6 columns where 3 classes and the null class need 4"),
     ],
 )
 def test_misfits_are_refused(net: nn.Module, size: tuple[int, ...], label: Any, message: str) -> None:
@@ -278,7 +279,7 @@ def test_misfits_are_refused(net: nn.Module, size: tuple[int, ...], label: Any, 
 
 @every_kind
 def test_a_net_is_kept_as_json(name: str) -> None:
-    assert experiment.decode(experiment.encode(network(name))) == network(name)
+    assert codec.decode(codec.encode(network(name))) == network(name)
 
 
 # Attention on GPUs.

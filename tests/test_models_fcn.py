@@ -11,12 +11,15 @@ from golden.weights import array, he, image
 
 from jaxgen import tree
 from jaxgen.errors import UserError
-from jaxgen.models.cnn import Cnn, Head, Padding, SmallBackbone, max_pool
-from jaxgen.models.convolutionalize import convolutionalize, transplant
+from jaxgen.models.cnn import Cnn
 from jaxgen.models.fcn import PAPER, SAME, Fcn, Geometry
-from jaxgen.models.vgg import Vgg, VggBackbone
+from jaxgen.models.vgg import Vgg
+from jaxgen.nn.backbones import SmallBackbone, VggBackbone
+from jaxgen.nn.head import Head
+from jaxgen.nn.resize import Padding, max_pool
 from jaxgen.nn.upsample import bilinear, transposed_convolution
 from jaxgen.typing import Tree
+from jaxgen.weights.convolutionalize import convolutionalize, transplant
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 SIZES = ((64, 64), (37, 53))

@@ -17,6 +17,7 @@ from jaxgen.errors import UserError
 from jaxgen.features.inception import Inception
 from jaxgen.models import inception
 from jaxgen.pictures.pixels import to_float
+from jaxgen.weights.inception import LEAVES, load, shapes
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "inception.npz"
 
@@ -27,9 +28,9 @@ jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_lev
 def torch_state() -> dict[str, np.ndarray]:
     """The weights of the golden, by the names and in the layouts of torch."""
     state = {}
-    for path, like in tree.leaves(inception.shapes()):
+    for path, like in tree.leaves(shapes()):
         _, *modules, kind = path.split("/")
-        name, shape = ".".join([*modules, inception.LEAVES[kind]]), like.shape
+        name, shape = ".".join([*modules, LEAVES[kind]]), like.shape
         state[name] = value(name, (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1])
     return state
 
@@ -54,7 +55,7 @@ def relative(ours: Any, reference: np.ndarray) -> float:
 
 
 def test_as_many_parameters_as_torch_fidelity() -> None:
-    assert tree.count(inception.shapes()["params"]) == np.load(GOLDEN)["parameters"]
+    assert tree.count(shapes()["params"]) == np.load(GOLDEN)["parameters"]
 
 
 @pytest.mark.slow
@@ -69,7 +70,7 @@ def test_features_equal_torch_fidelity(weights: pathlib.Path) -> None:
 def test_logits_equal_torch_fidelity(weights: pathlib.Path) -> None:
     golden = np.load(GOLDEN)
     run = jit(lambda v, x: inception.InceptionV3().apply(v, inception.preprocess(x)))
-    features, logits = run(inception.load(weights), picture(299, 299))
+    features, logits = run(load(weights), picture(299, 299))
     assert relative(features, golden["features_299x299"]) < 1e-4
     assert relative(logits[:, ::4], golden["logits_299x299"]) < 1e-4
 

@@ -18,6 +18,7 @@ from jaxgen import tree
 from jaxgen.errors import UserError
 from jaxgen.models.mlp import MlpDiscriminator, MlpGenerator
 from jaxgen.models.r3gan import R3ganDiscriminator, R3ganGenerator, ResidualBlock
+from jaxgen.nn.conditioning import one_hot
 from jaxgen.nn.grouped import GroupedConv, grouped_conv
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "r3gan.npz")
@@ -46,19 +47,20 @@ def inputs(name: str) -> jax.Array:
     return jnp.asarray(array(f"input {name}", (2, *SHAPES[name]), 0.5))
 
 
-def label_of(net: Any) -> Any:
-    return LABEL if net.classes else None
+def condition(label: jax.Array, classes: int = 3) -> Any:
+    return {"label": one_hot(label, classes)} if classes else {}
 
 
-def generate(net: Any, variables: Any, z: jax.Array, label: Any, truncation: float = 1.0) -> jax.Array:
-    return net.apply(variables, z, label, NOISE, train=False, truncation=truncation)
+def generate(net: Any, variables: Any, z: jax.Array, label: jax.Array, truncation: float = 1.0) -> jax.Array:
+    given = condition(label, net.classes)
+    return net.apply(variables, z, given, NOISE, train=False, truncation=truncation)
 
 
 def variables_of(net: Any, shape: tuple[int, ...] = ()) -> Any:
     """Shapes of the variables: of a generator without `shape`, of a discriminator of such pictures with it."""
     x = jax.ShapeDtypeStruct((2, *shape) if shape else (2, net.latent), jnp.float32)
     rest = () if shape else (NOISE,)
-    return jax.eval_shape(lambda x: net.init(jax.random.key(0), x, label_of(net), *rest, train=True), x)
+    return jax.eval_shape(lambda x: net.init(jax.random.key(0), x, condition(LABEL, net.classes), *rest, train=True), x)
 
 
 def filled(shapes: Any) -> Any:
@@ -118,15 +120,13 @@ def copied(side: str, net: Any, shapes: Any) -> Any:
 @pytest.mark.parametrize(("case", "classes"), [("plain", 0), ("conditional", 3)])
 def test_equals_the_reference(case: str, classes: int) -> None:
     generator = R3ganGenerator(latent=5, classes=classes, embedding=5, **WIDE)
-    pictures = jit(functools.partial(generate, generator))(
-        copied("g", generator, variables_of(generator)), Z, label_of(generator)
-    )
+    pictures = jit(functools.partial(generate, generator))(copied("g", generator, variables_of(generator)), Z, LABEL)
     assert relative(pictures, GOLDEN[f"{case}_pictures"]) < 1e-4
 
     net = R3ganDiscriminator(classes=classes, embedding=12, **WIDE)
 
     def penalty(params: Any, x: jax.Array) -> Any:
-        logit, back = jax.vjp(lambda x: net.apply({"params": params}, x, label_of(net), train=True), x)
+        logit, back = jax.vjp(lambda x: net.apply({"params": params}, x, condition(LABEL, classes), train=True), x)
         (gradient,) = back(jnp.ones(2))
         return (gradient**2).sum(), (logit, gradient)
 
@@ -174,7 +174,7 @@ def test_a_sample_depends_on_its_own_z_and_class_only(name: str) -> None:
 def test_no_layer_of_the_discriminator_mixes_examples(name: str) -> None:
     net, x = DISCRIMINATORS[name], inputs(name)
     variables = filled(variables_of(net, SHAPES[name]))
-    logits = lambda x, label: net.apply(variables, x, label, train=True)  # noqa: E731
+    logits = lambda x, label: net.apply(variables, x, condition(label), train=True)  # noqa: E731
     alone = lambda x, label: logits(x[None], label[None])[0]  # noqa: E731
     together, each = jit(
         lambda x: (jax.grad(lambda x: logits(x, LABEL).sum())(x), jax.vmap(jax.grad(alone))(x, LABEL))
@@ -194,7 +194,7 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
 
     def loss(variables: Any) -> Any:
         x = generate(nets[0], variables[0], Z, LABEL)
-        logits = lambda x: nets[1].apply(variables[1], x, LABEL, train=True)  # noqa: E731
+        logits = lambda x: nets[1].apply(variables[1], x, condition(LABEL), train=True)  # noqa: E731
         return logits(x).sum() + (jax.grad(lambda x: logits(x).sum())(inputs(name)) ** 2).sum()
 
     for path, g in tree.leaves(jit(jax.grad(loss))(variables)):
@@ -209,10 +209,10 @@ def test_r3gan_starts_as_its_skips() -> None:
     x = jnp.asarray(array("x", (1, 4, 4, 64), 1.0))
 
     def start() -> Any:
-        variables = generator.init(key, Z, LABEL, NOISE, train=True)
+        variables = generator.init(key, Z, condition(LABEL), NOISE, train=True)
         block = ResidualBlock(depth=2, expansion=2, group_width=2, dtype="float32")
         y = block.apply({"params": variables["params"]["block0_0"]}, x)
-        return y, variables["params"], discriminator.init(key, inputs("r3gan"), LABEL, train=True)["params"]
+        return y, variables["params"], discriminator.init(key, inputs("r3gan"), condition(LABEL), train=True)["params"]
 
     y, *params = jit(start)()
     np.testing.assert_array_equal(y, x)  # the branch is silent
@@ -240,7 +240,7 @@ def test_bfloat16_reaches_the_layers_and_no_parameter(name: str, kind: str) -> N
     if kind == "generator":
         f = lambda net: jit(lambda v: generate(net, v, Z, LABEL))(filled(variables))  # noqa: E731
     else:
-        f = lambda net: jit(lambda v: net.apply(v, inputs(name), LABEL, train=True))(filled(variables))  # noqa: E731
+        f = lambda net: jit(lambda v: net.apply(v, inputs(name), condition(LABEL), train=True))(filled(variables))  # noqa: E731
     assert f(rough).dtype == jnp.float32
     assert 1e-5 < relative(f(rough), f(exact)) < 0.1
     if name == "r3gan":  # all stages kept: nothing is left to round
@@ -250,9 +250,9 @@ def test_bfloat16_reaches_the_layers_and_no_parameter(name: str, kind: str) -> N
 @pytest.mark.parametrize(
     ("fields", "shape", "cause"),
     [
-        ({}, (28, 28, 1), r"2 widths are for pictures of 8×8, and these are 28×28×1; .* one number for each of 4×4"),
-        ({}, (8, 16, 1), r"pictures of 8×8, and these are 8×16×1"),
-        ({}, (2,), r"pictures of 8×8, and these are 2;"),
+        ({}, (28, 28, 1), r"2 widths are for images of 8×8, and these are 28×28×1; .* one number for each of 4×4"),
+        ({}, (8, 16, 1), r"images of 8×8, and these are 8×16×1"),
+        ({}, (2,), r"images of 8×8, and these are 2;"),
         ({"widths": ()}, (8, 8, 1), "widths is empty"),
         ({"group_width": 3}, (8, 8, 1), "8 channels do not divide into groups of 3"),
     ],
@@ -265,12 +265,16 @@ def test_mistakes_are_named(fields: dict[str, Any], shape: tuple[int, ...], caus
 @every_net
 def test_a_label_that_does_not_fit_the_classes_is_refused(name: str) -> None:
     x = inputs(name)
-    for classes, label, cause in ((3, None, "3 classes and got no label"), (0, LABEL, "got class ids")):
+    for classes, given, cause in (
+        (3, {}, "3 classes and got no label"),
+        (0, condition(LABEL), "got a label and has classes=0"),
+        (2, condition(LABEL), "4 columns where 2 classes and the null class need 3"),
+    ):
         generator, discriminator = (nets[name].clone(classes=classes) for nets in (GENERATORS, DISCRIMINATORS))
         with pytest.raises(UserError, match=cause):
-            jax.eval_shape(lambda: generator.init(jax.random.key(0), Z, label, NOISE, train=True))  # noqa: B023
+            jax.eval_shape(lambda: generator.init(jax.random.key(0), Z, given, NOISE, train=True))  # noqa: B023
         with pytest.raises(UserError, match=cause):
-            jax.eval_shape(lambda: discriminator.init(jax.random.key(0), x, label, train=True))  # noqa: B023
+            jax.eval_shape(lambda: discriminator.init(jax.random.key(0), x, given, train=True))  # noqa: B023
 
 
 # The grouped convolution.

@@ -18,9 +18,10 @@ from jaxgen import tree
 from jaxgen.errors import UserError
 from jaxgen.models.deeplab import AtrousPyramid, DeepLabV3Plus
 from jaxgen.models.fcn_resnet import FcnResnet
-from jaxgen.models.resnet import CIFAR, BasicBlock, Bottleneck, ResNet
+from jaxgen.models.resnet import CIFAR, ResNet
 from jaxgen.models.unet import Nearest, Transposed, Unet
 from jaxgen.nn import norm, resize
+from jaxgen.nn.resnet import BasicBlock, Bottleneck, ResNetBackbone
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 SIZES = ((64, 64), (37, 53))
@@ -225,8 +226,8 @@ def test_dense_features_hold_the_strided_ones(depth: int) -> None:
     """Atrous consistency: at a finer output stride, every r-th cell is the coarser net's, with the same weights."""
 
     def c5(output_stride: int) -> np.ndarray:
-        net = ResNet(depth=depth, width=8, output_stride=output_stride)
-        features = jit(lambda v, x: net.apply(v, x, train=False, method="features"))
+        net = ResNetBackbone(depth=depth, width=8, output_stride=output_stride)
+        features = jit(lambda v, x: net.apply(v, x, train=False))
         return np.asarray(features(plain_variables(net), image(75, 101, batch=1))[-1])
 
     strided = c5(32)
@@ -237,14 +238,14 @@ def test_dense_features_hold_the_strided_ones(depth: int) -> None:
 
 
 def test_stem_decides_the_strides() -> None:
-    def sizes(net: ResNet) -> list[int]:
+    def sizes(net: ResNetBackbone) -> list[int]:
         x = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-        maps = jax.eval_shape(lambda v, x: net.apply(v, x, train=False, method="features"), shapes(net), x)
+        maps = jax.eval_shape(lambda v, x: net.apply(v, x, train=False), shapes(net), x)
         return [m.shape[1] for m in maps]
 
-    assert sizes(ResNet(depth=10)) == [32, 16, 8, 4, 2]
-    assert sizes(ResNet(depth=10, output_stride=8)) == [32, 16, 8, 8, 8]
-    assert sizes(ResNet(depth=10, stem=CIFAR)) == [64, 64, 32, 16, 8]
+    assert sizes(ResNetBackbone(depth=10)) == [32, 16, 8, 4, 2]
+    assert sizes(ResNetBackbone(depth=10, output_stride=8)) == [32, 16, 8, 8, 8]
+    assert sizes(ResNetBackbone(depth=10, stem=CIFAR)) == [64, 64, 32, 16, 8]
 
 
 @pytest.mark.parametrize("block", [BasicBlock(4, 1, 1, 1, "float32"), Bottleneck(1, 1, 1, 1, "float32")])

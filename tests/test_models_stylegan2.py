@@ -21,8 +21,9 @@ from jaxgen.errors import UserError
 from jaxgen.models import stylegan2
 from jaxgen.models.stylegan2 import StyleGan2Generator
 from jaxgen.models.stylegan2_discriminator import PlainStyleGan2Discriminator, StyleGan2Discriminator
+from jaxgen.nn.conditioning import one_hot
 from jaxgen.nn.minibatch_std import minibatch_std
-from jaxgen.nn.modulated import demodulation, modulated_conv, modulated_conv_fused
+from jaxgen.nn.modulated import convolve, demodulation, modulated_conv
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "stylegan2.npz")
 
@@ -34,6 +35,13 @@ G = StyleGan2Generator(latent=golden_state.LATENT, side=8, style_size=golden_sta
 DISCRIMINATORS = {"resnet": StyleGan2Discriminator(**WIDTHS), "orig": PlainStyleGan2Discriminator(**WIDTHS)}
 Z, LABEL = jnp.asarray(array("z", (3, 7), 1.0)), jnp.array([2, 0, 1])
 NOISE = jax.random.split(jax.random.key(5), 3)
+
+
+def condition(label: jax.Array) -> Any:
+    return {"label": one_hot(label, 3)}
+
+
+CONDITION = condition(LABEL)
 
 
 def shapes(net: nn.Module, *inputs: Any) -> Any:
@@ -84,8 +92,9 @@ def test_generator_equals_the_reference(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(stylegan2, "noise_map", constant)
     g = G.clone(side=golden_state.SIDE)
-    variables = copied(g, GENERATOR, Z, LABEL, NOISE)
-    z, label, psi = jnp.asarray(golden_state.Z), jnp.asarray(golden_state.LABEL)[:2], golden_state.TRUNCATION
+    variables = copied(g, GENERATOR, Z, CONDITION, NOISE)
+    z, psi = jnp.asarray(golden_state.Z), golden_state.TRUNCATION
+    label = condition(jnp.asarray(golden_state.LABEL)[:2])
     styles = jit(lambda v: g.apply(v, z, label, train=False, truncation=psi, method="styles"))(variables)
     assert relative(styles, GOLDEN["styles"]) < 1e-5
     picture = jit(lambda v: g.apply(v, z, label, NOISE[:2], train=False, truncation=psi))(variables)
@@ -95,7 +104,7 @@ def test_generator_equals_the_reference(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("name", DISCRIMINATORS)
 def test_discriminator_equals_the_reference(name: str) -> None:
     d = DISCRIMINATORS[name]
-    x, label = jnp.asarray(image(16, 16, 3, batch=8)), jnp.asarray(golden_state.LABEL)
+    x, label = jnp.asarray(image(16, 16, 3, batch=8)), condition(jnp.asarray(golden_state.LABEL))
     logits = jit(lambda v: d.apply(v, x, label, train=False))(copied(d, DISCRIMINATOR, x, label))
     assert relative(logits, GOLDEN[name]) < 1e-5
 
@@ -103,9 +112,9 @@ def test_discriminator_equals_the_reference(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "net", "inputs"),
     [
-        ("generator", StyleGan2Generator(), (jnp.zeros((3, 512)), None, NOISE)),
-        ("resnet", StyleGan2Discriminator(), (jnp.zeros((1, 256, 256, 3)), None)),
-        ("orig", PlainStyleGan2Discriminator(), (jnp.zeros((1, 256, 256, 3)), None)),
+        ("generator", StyleGan2Generator(), (jnp.zeros((3, 512)), {}, NOISE)),
+        ("resnet", StyleGan2Discriminator(), (jnp.zeros((1, 256, 256, 3)), {})),
+        ("orig", PlainStyleGan2Discriminator(), (jnp.zeros((1, 256, 256, 3)), {})),
     ],
 )
 def test_as_many_parameters_as_the_reference(name: str, net: nn.Module, inputs: Any) -> None:
@@ -118,7 +127,7 @@ def test_as_many_parameters_as_the_reference(name: str, net: nn.Module, inputs: 
 @functools.cache
 def variables() -> Any:
     """Those of G, with noise that is seen and a mean style that is not 0."""
-    return copied(G, GENERATOR, Z, LABEL, NOISE)
+    return copied(G, GENERATOR, Z, CONDITION, NOISE)
 
 
 @functools.cache
@@ -132,7 +141,7 @@ def pictures(styles: jax.Array, noise: jax.Array) -> np.ndarray:
 
 @functools.cache
 def mapping(truncation: float) -> Any:
-    return jit(lambda v, z, label: G.apply(v, z, label, train=False, truncation=truncation, method="styles"))
+    return jit(lambda v, z, label: G.apply(v, z, condition(label), train=False, truncation=truncation, method="styles"))
 
 
 def styles(z: jax.Array, label: jax.Array, truncation: float = 1.0) -> np.ndarray:
@@ -142,7 +151,7 @@ def styles(z: jax.Array, label: jax.Array, truncation: float = 1.0) -> np.ndarra
 def trained(net: StyleGan2Generator, z: jax.Array, label: jax.Array) -> Any:
     """Styles in training, and the mean style after it."""
     f = lambda v, key: net.apply(  # noqa: E731
-        v, z, label, train=True, method="styles", mutable=["moving"], rngs={"mixing": key}
+        v, z, condition(label), train=True, method="styles", mutable=["moving"], rngs={"mixing": key}
     )
     found, moved = jit(f)(variables(), jax.random.key(2))
     return np.asarray(found), np.asarray(moved["moving"]["style"])
@@ -182,15 +191,16 @@ def test_mixing_changes_late_layers_only() -> None:
 
 
 def test_mean_style_moves_in_training_only() -> None:
-    init = lambda: G.init(jax.random.key(0, impl="rbg"), Z, LABEL, train=True, method="styles")["moving"]  # noqa: E731
+    init = lambda: G.init(jax.random.key(0, impl="rbg"), Z, CONDITION, train=True, method="styles")["moving"]  # noqa: E731
     assert not jit(init)()["style"].any()
-    f = lambda v: G.apply(v, Z, LABEL, train=False, method="styles", mutable=["moving"])[1]  # noqa: E731
+    f = lambda v: G.apply(v, Z, CONDITION, train=False, method="styles", mutable=["moving"])[1]  # noqa: E731
     np.testing.assert_array_equal(jit(f)(variables())["moving"]["style"], variables()["moving"]["style"])
 
 
 def test_every_parameter_gets_a_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     d = DISCRIMINATORS["resnet"]
-    z, label, noise = (jnp.concatenate([x, x[:1]]) for x in (Z, LABEL, NOISE))
+    z, ids, noise = (jnp.concatenate([x, x[:1]]) for x in (Z, LABEL, NOISE))
+    label = condition(ids)
     # Drawing takes longer to compile than all the rest.
     monkeypatch.setattr(
         stylegan2, "noise_map", lambda _, layer, side: jnp.asarray(array(f"{layer}", (4, side, side, 1), 1.0))
@@ -211,14 +221,14 @@ def test_every_parameter_gets_a_gradient(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_bfloat16_reaches_the_convolutions_and_no_parameter() -> None:
     g, d = G.clone(dtype="bfloat16"), StyleGan2Discriminator(**WIDTHS, dtype="bfloat16")
-    inputs = (Z, LABEL, NOISE)
+    inputs = (Z, CONDITION, NOISE)
     assert shapes(g, *inputs) == shapes(G, *inputs)
     fake = jnp.zeros((3, 8, 8, 3))
-    start = shapes(d, fake, LABEL)
+    start = shapes(d, fake, CONDITION)
     assert {leaf.dtype for leaf in jax.tree.leaves(start)} == {np.dtype("float32")}
     both = {
         "g": jax.make_jaxpr(lambda v: g.apply(v, *inputs, train=False))(shapes(g, *inputs)),
-        "d": jax.make_jaxpr(lambda v, x: d.apply(v, x, LABEL, train=False))(start, fake),
+        "d": jax.make_jaxpr(lambda v, x: d.apply(v, x, CONDITION, train=False))(start, fake),
     }
     kinds = {
         k: [str(e.invars[0].aval.dtype) for e in v.eqns if e.primitive.name == "conv_general_dilated"]
@@ -232,12 +242,16 @@ def test_bfloat16_reaches_the_convolutions_and_no_parameter() -> None:
 @pytest.mark.parametrize(
     ("net", "inputs", "cause"),
     [
-        (G.clone(side=12), (Z, LABEL, NOISE), "a side of 12 pixels is not 4 times a power of two; 16 is the nearest"),
-        (G, (Z[:, :5], LABEL, NOISE), "z has 5 columns; the net's latent is 7"),
-        (G, (Z, None, NOISE), "3 classes and got no label"),
-        (DISCRIMINATORS["orig"].clone(classes=0), (jnp.zeros((3, 8, 8, 3)), LABEL), "classes=0"),
-        (DISCRIMINATORS["orig"], (jnp.zeros((3, 8, 16, 3)), LABEL), "8×16 is no square"),
-        (DISCRIMINATORS["orig"], (jnp.zeros((3, 20, 20, 3)), LABEL), "20 pixels .* 16 is the nearest"),
+        (
+            G.clone(side=12),
+            (Z, CONDITION, NOISE),
+            "a side of 12 pixels is not 4 times a power of two; 16 is the nearest",
+        ),
+        (G, (Z[:, :5], CONDITION, NOISE), "z has 5 columns; the net's latent is 7"),
+        (G, (Z, {}, NOISE), "3 classes and got no label"),
+        (DISCRIMINATORS["orig"].clone(classes=0), (jnp.zeros((3, 8, 8, 3)), CONDITION), "classes=0"),
+        (DISCRIMINATORS["orig"], (jnp.zeros((3, 8, 16, 3)), CONDITION), "8×16 is no square"),
+        (DISCRIMINATORS["orig"], (jnp.zeros((3, 20, 20, 3)), CONDITION), "20 pixels .* 16 is the nearest"),
     ],
 )
 def test_mistakes_are_named(net: nn.Module, inputs: Any, cause: str) -> None:
@@ -248,6 +262,13 @@ def test_mistakes_are_named(net: nn.Module, inputs: Any, cause: str) -> None:
 # Layers.
 
 
+def one_by_one(x: Any, kernel: Any, style: Any, gain: Any, *, up: int) -> jax.Array:
+    """What `modulated_conv` computes, by a kernel for each sample."""
+    kernels = kernel[None] * style[:, None, None, :, None]
+    kernels = kernels if gain is None else kernels * gain[:, None, None, None]
+    return jnp.concatenate([convolve(x[i : i + 1], kernels[i], up=up) for i in range(len(x))])
+
+
 @pytest.mark.parametrize("up", [1, 2])
 def test_scaling_maps_is_scaling_kernels(up: int) -> None:
     x, kernel = jnp.asarray(array("x", (3, 4, 6, 5), 1.0)), jnp.asarray(array("kernel", (3, 3, 5, 7), 1.0))
@@ -255,15 +276,15 @@ def test_scaling_maps_is_scaling_kernels(up: int) -> None:
 
     def both(x: Any, kernel: Any, style: Any) -> Any:
         gain = demodulation(kernel, style)
-        maps = [f(x, kernel, style, g, up=up) for f in (modulated_conv, modulated_conv_fused) for g in (gain, None)]
+        maps = [f(x, kernel, style, g, up=up) for f in (modulated_conv, one_by_one) for g in (gain, None)]
         return jnp.stack(maps).reshape(2, -1)
 
     def value(which: int) -> Any:
         loss = lambda *a: (both(*a)[which] ** 3).sum() / 1e3  # noqa: E731
         return jax.grad(loss, (0, 1, 2))(x, kernel, style), both(x, kernel, style)[which]
 
-    unfused, fused = jit(lambda: (value(0), value(1)))()
-    for a, b in zip(jax.tree.leaves(unfused), jax.tree.leaves(fused), strict=True):
+    ours, reference = jit(lambda: (value(0), value(1)))()
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(reference), strict=True):
         assert relative(a, np.asarray(b)) < 1e-5
 
 

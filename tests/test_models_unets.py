@@ -20,13 +20,13 @@ from jaxgen import tree
 from jaxgen.errors import UserError
 from jaxgen.models import edm2
 from jaxgen.models import songunet as song
-from jaxgen.models.edm2 import Edm2UNet, MPConv, mp_cat, mp_silu, mp_sum, pixel_norm
-from jaxgen.models.songunet import SongUNet, class_weights
+from jaxgen.models.edm2 import Edm2UNet, MPConv
+from jaxgen.models.songunet import SongUNet
 from jaxgen.nn import resample
 from jaxgen.nn.attention import attend, split_heads
-from jaxgen.nn.conditioning import one_hot
+from jaxgen.nn.conditioning import one_hot, scaled_label_weights
 from jaxgen.nn.group_norm import GroupNorm
-from jaxgen.optim.transforms import unit
+from jaxgen.nn.magnitude import mp_cat, mp_silu, mp_sum, pixel_norm, unit
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
@@ -46,7 +46,7 @@ every_net = pytest.mark.parametrize("name", SMALL)
 def variables_of(net: nn.Module, height: int = 8, width: int = 8, channels: int = 1) -> Any:
     x = jax.ShapeDtypeStruct((2, height, width, channels), jnp.float32)
     noise = jax.ShapeDtypeStruct((2,), jnp.float32)
-    return jax.eval_shape(lambda x, noise: net.init(jax.random.key(0), x, noise, train=False), x, noise)
+    return jax.eval_shape(lambda x, noise: net.init(jax.random.key(0), x, noise, {}, train=False), x, noise)
 
 
 def filled(net: nn.Module) -> Any:
@@ -183,7 +183,7 @@ def test_equals_the_reference(name: str, kind: Any, make: Callable[..., Any], ca
     variables = make(net, setup)
     assert tree.count(variables["params"]) == golden[f"{case}_parameters"]
     x = image(setup.height, setup.width, setup.channels)
-    label = unet_state.label(setup.classes) if setup.classes else None
+    label = {"label": unet_state.label(setup.classes)} if setup.classes else {}
     y = jit(lambda v, *a: net.apply(v, *a, train=False))(variables, x, NOISE, label)
     assert relative(y, golden[case]) < 1e-5
 
@@ -206,7 +206,10 @@ def test_as_many_parameters_as_the_reference(net: nn.Module, size: int, paramete
 def forward(name: str, dtype: Any = "float32") -> Any:
     """Compile the small net `name` for five rows: a function of noise f32[5] and label f32[5 4], and its jaxpr."""
     net = SMALL[name].clone(dtype=dtype)
-    f = lambda noise, label: net.apply(filled(net), X[:1].repeat(5, axis=0), noise, label, train=False)  # noqa: E731
+
+    def f(noise: jax.Array, label: jax.Array) -> jax.Array:
+        return net.apply(filled(net), X[:1].repeat(5, axis=0), noise, {"label": label}, train=False)
+
     traced = jit(f).trace(jnp.zeros(5), jnp.zeros((5, 4)))
     return traced.lower().compile({"xla_backend_optimization_level": 0}), traced.jaxpr
 
@@ -220,8 +223,8 @@ def test_the_null_class_is_no_class_and_the_others_differ(name: str) -> None:
     assert (
         relative(f(jnp.full(5, 0.4), one_hot(jnp.full(5, 3), 3))[0], rows[3]) > 1e-3
     )  # and it hears of the noise level
-    null = class_weights(jnp.eye(4)[3:], 3, 1)
-    np.testing.assert_array_equal(class_weights(None, 3, 1), null)
+    null = scaled_label_weights({"label": jnp.eye(4)[3:]}, 3, 1)
+    np.testing.assert_array_equal(scaled_label_weights({}, 3, 1), null)
     assert not null.any()
 
 
@@ -247,7 +250,7 @@ def gradient(name: str, multipliers: tuple[int, ...], remat: bool) -> Any:
 
     def loss(params: Any) -> Any:
         rngs = {"dropout": jax.random.key(1, impl="rbg")}
-        y = net.apply({**variables, "params": params}, X, SIGMA, label, train=True, rngs=rngs)
+        y = net.apply({**variables, "params": params}, X, SIGMA, {"label": label}, train=True, rngs=rngs)
         return jnp.mean((y - 1.0) ** 2)
 
     traced = jit(jax.grad(loss)).trace(variables["params"])
@@ -293,7 +296,7 @@ def test_song_starts_as_edm() -> None:
 
 def test_edm2_starts_at_zero_with_normalised_weights() -> None:
     key = jax.random.key(3, impl="rbg")
-    gain = jit(lambda: SMALL["edm2"].init(key, X, SIGMA, train=False)["params"]["gain"])()
+    gain = jit(lambda: SMALL["edm2"].init(key, X, SIGMA, {}, train=False)["params"]["gain"])()
     assert gain == 0  # the output's magnitude
     x = jnp.asarray(array("x", (1, 4, 4, 8), 1.0))
     params = jit(lambda: edm2.DecoderBlock(16).init(key, x, jnp.ones((1, 16)), False))()["params"]
@@ -307,7 +310,7 @@ def test_size_out_is_size_in(name: str) -> None:
     size = (2, 6)
     net = SMALL[name].clone(channels=2, multipliers=(1, 2))
     y = jax.eval_shape(
-        lambda v, x: net.apply(v, x, jnp.zeros(3), train=False),
+        lambda v, x: net.apply(v, x, jnp.zeros(3), {}, train=False),
         variables_of(net, *size, 5),
         jax.ShapeDtypeStruct((3, *size, 5), jnp.float32),
     )
@@ -331,8 +334,15 @@ def test_mistakes_are_named(name: str, fields: dict[str, Any], size: tuple[int, 
 @every_net
 def test_labels_of_other_classes_are_refused(name: str) -> None:
     net = SMALL[name]
-    with pytest.raises(UserError, match="3 columns where 3 classes and the null class need 4"):
-        jax.eval_shape(lambda v: net.apply(v, X, SIGMA, jnp.ones((2, 3)), train=False), variables_of(net))
+    refused = (
+        (net, {"label": jnp.ones((2, 3))}, "3 columns where 3 classes and the null class need 4"),
+        (net, {"tokens": jnp.ones((2, 4))}, "no condition named tokens"),
+        (net.clone(classes=0), {"label": jnp.ones((2, 4))}, "got a label and has classes=0"),
+    )
+    for other, given, cause in refused:
+        variables = variables_of(other)
+        with pytest.raises(UserError, match=cause):
+            jax.eval_shape(lambda v: other.apply(v, X, SIGMA, given, train=False), variables)  # noqa: B023
 
 
 # The layers of magnitude 1.

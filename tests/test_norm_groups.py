@@ -9,13 +9,11 @@ import numpy as np
 import pytest
 from small import classification
 
-from jaxgen import learner
-from jaxgen.data import batches
 from jaxgen.errors import UserError
+from jaxgen.learner import Learner
 from jaxgen.nn.norm import ConvNorm
-from jaxgen.parallel.mesh import MeshShape, put_batch
 from jaxgen.plan.collectives import collectives
-from jaxgen.program import program
+from jaxgen.program import Program
 
 
 class Small(nn.Module):
@@ -35,20 +33,18 @@ NET = Small()
 
 def experiment(groups: int):
     made = classification()
-    objective = dataclasses.replace(made.objective, net=NET, norm_groups=groups)
+    net = dataclasses.replace(made.objective.net, module=NET)
+    objective = dataclasses.replace(made.objective, net=net, norm_groups=groups)
     return dataclasses.replace(made, objective=objective)
 
 
 def stepped(groups: int, devices: int):
     """One step: the running statistics after it, the parameters, and what the compiled step sends."""
     made = experiment(groups)
-    source = made.train.source.open()
-    prog = program(made, MeshShape().build(jax.devices()[:devices]), batches.element(source, ()))
-    feed = batches.train_batches(source, (), seed=0, batch_size=made.batch_size, start=0, stop=1)
-    with jax.set_mesh(prog.mesh):
-        state, batch = prog.init(), put_batch(prog.mesh, next(feed))
-        step = prog.step.lower(state, batch).compile()
-        state, _ = step(state, batch)
+    prog = Program.of(made, devices=jax.devices()[:devices])
+    state, batch = prog.init(), next(prog.batches())
+    step = prog.step.lower(state, batch).compile()
+    state, _ = step(state, batch)
     sent = collectives(step.as_text(), prog.mesh.shape) if devices > 1 else []
     return jax.device_get(state.nets["net"]), sent
 
@@ -57,7 +53,7 @@ def test_groups_are_batches_of_their_own(key):
     x = jax.random.normal(key, (8, 8, 8, 1))
     variables = NET.init(key, x, train=False)
     params, stats = variables["params"], {"batch_stats": variables["batch_stats"]}
-    train = jax.jit(learner.train_in_groups, static_argnums=(0, 5))
+    train = jax.jit(Learner.train_in_groups, static_argnums=(0, 5))
     logits, _, moved = train(NET, params, stats, key, x, 4)
     apart = [train(NET, params, stats, key, part, 1) for part in jnp.split(x, 4)]
     np.testing.assert_allclose(logits, jnp.concatenate([part for part, *_ in apart]), rtol=1e-4, atol=1e-5)

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small import classification, segmentation
+from small import classification, segmentation, with_learners
 
 from jaxgen.errors import UserError
+from jaxgen.learner import Learner
 from jaxgen.metrics.accumulators import results
 from jaxgen.objectives.segmentation import Segmentation
 from jaxgen.optim.optimizer import Optimizer, Sgd
@@ -64,7 +65,7 @@ def test_without_mixing_an_image_is_itself(key):
 
 @pytest.mark.parametrize("mixing", [Mixup(), CutMix()], ids=lambda m: type(m).__name__)
 def test_a_classifier_learns_from_mixed_images(mixing, key):
-    objective = dataclasses.replace(classification().objective, mixing=mixing, steps=3)
+    objective = dataclasses.replace(classification().objective, mixing=mixing, total_steps=3)
     spec = {"image": jax.ShapeDtypeStruct((4, 8, 8, 1), jnp.uint8), "label": SPEC["label"]}
     state = objective.init(key, spec)
     batch = {"image": jnp.zeros((4, 8, 8, 1), jnp.uint8), "label": jnp.arange(4)}
@@ -87,7 +88,10 @@ class OneWeight(nn.Module):
 
 def one_weight(**more) -> Segmentation:
     optimizer = Optimizer(learning_rate=Constant(value=0.0), method=Sgd())
-    return Segmentation(net=OneWeight(), optimizer=optimizer, **more)
+    return Segmentation(
+        net=Learner(module=OneWeight(), optimizer=optimizer),
+        **more,
+    )
 
 
 def test_auxiliary_outputs_join_the_loss_by_their_weight(key):
@@ -112,8 +116,9 @@ def test_one_logit_serves_two_classes(key):
 
 
 def test_an_ignored_batch_changes_no_parameter(key):
-    made = dataclasses.replace(segmentation().objective, steps=3)
-    objective = dataclasses.replace(made, optimizer=Optimizer(learning_rate=Constant(value=1.0), method=Sgd()))
+    made = dataclasses.replace(segmentation().objective, total_steps=3)
+    plain = Optimizer(learning_rate=Constant(value=1.0), method=Sgd())
+    objective = with_learners(made, lambda net: dataclasses.replace(net, optimizer=plain))
     spec = {"image": jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8)}
     state = objective.init(key, spec)
     batch = {"image": jnp.zeros((2, 32, 32, 3), jnp.uint8), "mask": jnp.full((2, 32, 32), IGNORE, jnp.uint8)}

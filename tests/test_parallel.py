@@ -3,15 +3,17 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from jaxgen import tree
 from jaxgen.errors import UserError
-from jaxgen.models.r3gan import R3ganDiscriminator
+from jaxgen.models.dit import DIT, DiT, SwiGlu
+from jaxgen.models.r3gan import R3GAN, R3ganDiscriminator
 from jaxgen.parallel.activations import constrained
 from jaxgen.parallel.mesh import MeshShape, check_batch, put_batch, with_shardings
-from jaxgen.parallel.rules import R3GAN, ByPath, Composed, Fsdp, Replicated, Split, shardings, table
+from jaxgen.parallel.rules import ByPath, Composed, Fsdp, Replicated, Split, shardings, table
 
 
 def four(shape: MeshShape | None = None) -> Mesh:
@@ -95,6 +97,38 @@ def test_by_path_takes_the_first_and_refuses_what_none_finds():
         rule("body/bias", (64,), mesh)
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        ByPath((("haed", Split(-1)), ("", Replicated()))),
+        Composed((ByPath((("body", ByPath((("haed", Split(-1)), ("", Replicated())))), ("", Replicated()))), Fsdp())),
+    ],
+)
+def test_a_pattern_that_finds_nothing_is_refused(rule):
+    shapes = jax.eval_shape(lambda: {"head": {"kernel": jnp.zeros((64, 8))}, "body": {"kernel": jnp.zeros((8, 8))}})
+    with pytest.raises(UserError, match="'haed' of ByPath finds no array of the state, such as body/kernel"):
+        shardings(rule, shapes, four())
+    shapes["haed"] = shapes.pop("head")
+    assert jax.tree.leaves(shardings(rule, shapes, four()))
+
+
+@pytest.mark.parametrize("mlp", [None, SwiGlu()])
+def test_the_rule_of_a_net_finds_its_arrays_and_those_of_its_optimizer(mlp):
+    net = DiT(width=16, depth=2, heads=4, **({} if mlp is None else {"mlp": mlp}))
+    x = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
+    params = jax.eval_shape(lambda x: net.init(jax.random.key(0), x, jnp.zeros(2), {}, train=False)["params"], x)
+    state = {"params": params, "opt": jax.eval_shape(optax.adam(1e-3).init, params)}
+    mesh = four(MeshShape(replica=1, tensor=-1))
+    if mlp is not None:  # 42 hidden channels over 4 devices
+        mesh = four(MeshShape(replica=2, tensor=2))
+    split = {path for path, leaf in tree.leaves(shardings(DIT, state, mesh)) if not leaf.is_fully_replicated}
+    layers = {path.rsplit("/", 2)[-2] for path in split}
+    assert layers == {"qkv", "out", "up", "down"}
+    assert len(split) == 3 * 6  # four kernels and two biases, and both of Adam's moments
+    with pytest.raises(UserError, match=r"of ByPath finds no array of the state"):
+        shardings(R3GAN, state, mesh)
+
+
 def test_a_rule_that_names_a_missing_axis_is_refused():
     with pytest.raises(UserError, match="no axis 'model'; it has replica, fsdp, context, tensor"):
         Fsdp(axis="model")("w", (64,), MeshShape().build())
@@ -143,7 +177,7 @@ def test_rows_of_a_picture_are_split_over_context():
 def test_a_game_over_tensor_devices_changes_nothing(key):
     net = R3ganDiscriminator(classes=0, widths=(16, 16), blocks=1, group_width=8)
     x = jax.random.normal(key, (4, 8, 8, 3))
-    params = net.init(key, x, None, train=False)["params"]
+    params = net.init(key, x, {}, train=False)["params"]
     # The residual branches begin at 0; as they are, nothing would pass the split layers.
     params = jax.tree.map(lambda p: p + 0.1 * jax.random.normal(key, p.shape), params)
     mesh = four(MeshShape(replica=2, tensor=2))
@@ -153,7 +187,7 @@ def test_a_game_over_tensor_devices_changes_nothing(key):
     assert specs == {"widen", "conv", "narrow"}
 
     def loss(params, x):
-        return jnp.square(net.apply({"params": params}, x, None, train=True)).sum()
+        return jnp.square(net.apply({"params": params}, x, {}, train=True)).sum()
 
     one = jax.jit(jax.value_and_grad(loss))(params, x)
     two = jax.jit(constrained(mesh, jax.value_and_grad(loss)))(placed, put_batch(mesh, {"x": np.asarray(x)})["x"])

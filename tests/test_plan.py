@@ -14,22 +14,25 @@ from small import EXPERIMENTS
 
 from jaxgen import cli, tree
 from jaxgen.config import files as configs
-from jaxgen.data import batches
-from jaxgen.errors import UserError
-from jaxgen.models.dit import DiT
+from jaxgen.data.batches import DataSpec
+from jaxgen.data.fake import FakeMasks
+from jaxgen.data.folder import Folder, SegmentationFolder
+from jaxgen.data.mixture import Ring
+from jaxgen.diffusion.adaptive import Adaptive
+from jaxgen.errors import DataNotFound, UserError
+from jaxgen.models.dit import DIT, DiT
 from jaxgen.parallel.mesh import MeshShape
-from jaxgen.parallel.rules import DIT, Composed, Fsdp
-from jaxgen.plan import chips, fake_data, planner, scaling, topologies
-from jaxgen.runs.folder import Data
+from jaxgen.parallel.rules import Composed, Fsdp
+from jaxgen.plan import chips, compile, fake_data, planner, roofline, scaling, text, topologies
+from jaxgen.program import Program
 
 CONFIGS = {f"{path.parent.name}/{path.stem}": path for path in sorted((ROOT / "configs").glob("*/*.py"))}
 XL = "configs/diffusion/imagenet256_dit_xl2.py"
 with_libtpu = pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="needs the extra `plan`")
 
 
-def data_of(experiment) -> Data:
-    opened = experiment.train.source.open()
-    return Data(opened.classes, batches.element(opened, experiment.train.transforms))
+def data_of(experiment) -> DataSpec:
+    return DataSpec.of(experiment.train.source.open(), experiment.train.transforms)
 
 
 def small(name="diffusion", **fields):
@@ -45,7 +48,7 @@ def eight():
 def test_bytes_are_those_of_arithmetic(eight):
     experiment, data = small(mesh=MeshShape(replica=2, fsdp=4), rule=Fsdp(smallest=1))
     told = planner.plan(experiment, data, eight)
-    shapes = planner.assembled(experiment, data, eight).shapes
+    shapes = Program.of(experiment, data, eight.devices).shapes
     count = sum(tree.count(net.params) for net in shapes.nets.values())
     assert told["parameters"] == count
     # By hand: every array's bytes, over four where one of its dimensions divides by four.
@@ -64,7 +67,7 @@ def test_fake_devices_say_what_they_cannot_tell(eight):
     assert told["flops_per_chip_per_step"] > 0
     assert told["collective_bytes"]["by_axis"].keys() == {"replica"}
     assert all(told[name] is None for name in ("fits", "hbm_bytes", "step_seconds", "images_per_second", "mfu"))
-    assert "fake devices have no speed" in "\n".join(planner.lines(told))
+    assert "fake devices have no speed" in "\n".join(text.lines(told))
 
 
 @pytest.mark.slow
@@ -81,13 +84,12 @@ def test_tensor_parallel_work_is_shared(eight):
 @pytest.mark.slow
 def test_recomputed_flops_do_not_count_as_the_models(eight):
     experiment, data = small()
-    assert planner.with_remat(experiment, remat=False) == experiment
-    spared = planner.with_remat(experiment, remat=True)
-    assert isinstance(spared.objective.net, DiT)
-    assert spared.objective.net.remat
-    run = planner.assembled(spared, data, eight)
-    model = planner.model_flops(spared, data, run)
-    assert model == planner.model_flops(experiment, data, planner.assembled(experiment, data, eight))
+    assert roofline.with_remat(experiment, remat=False) == experiment
+    spared = roofline.with_remat(experiment, remat=True)
+    assert isinstance(spared.objective.net.module, DiT)
+    assert spared.objective.net.module.remat
+    model = roofline.model_flops(Program.of(spared, data, eight.devices))
+    assert model == roofline.model_flops(Program.of(experiment, data, eight.devices))
     assert planner.plan(spared, data, eight)["flops_per_chip_per_step"] > model // 8
 
 
@@ -118,7 +120,7 @@ def test_sampling_is_planned_too(eight):
     ],
 )
 def test_too_little_memory_is_read_from_the_compilers_words(message, found):
-    assert planner._needed(message) == found
+    assert compile.needed(message) == found
 
 
 def devices(shape):
@@ -142,17 +144,17 @@ def devices(shape):
     ],
 )
 def test_links_that_a_group_can_use(chip, shape, group, links):
-    assert planner.egress(list(devices(shape)[group]), chip, shape) == links * chip.link
+    assert roofline.egress(list(devices(shape)[group]), chip, shape) == links * chip.link
 
 
 def test_what_stays_on_a_chip_needs_no_link():
     both = list(devices((2, 2, 1))[[0, 0]])  # a chip of two cores
-    assert planner.egress(both, chips.V7X, (2, 2, 1)) == chips.V7X.bandwidth / 2
+    assert roofline.egress(both, chips.V7X, (2, 2, 1)) == chips.V7X.bandwidth / 2
 
 
 def test_a_group_is_what_shares_axes():
     mesh = MeshShape(replica=2, fsdp=4).build()
-    ids = lambda axes: {d.id for d in planner.group_of(mesh, axes)}  # noqa: E731
+    ids = lambda axes: {d.id for d in roofline.group_of(mesh, axes)}  # noqa: E731
     assert ids(["fsdp"]) == {0, 1, 2, 3}
     assert ids(["replica"]) == {0, 4}
     assert ids(["replica", "fsdp"]) == set(range(8))
@@ -166,7 +168,7 @@ class Limited:
 
     def __call__(self, experiment, data, where):
         self.calls += 1
-        limit = self.limit * (2 if getattr(experiment.objective.net, "remat", False) else 1)
+        limit = self.limit * (2 if getattr(experiment.objective.net.module, "remat", False) else 1)
         return {"fits": experiment.batch_size <= limit}
 
 
@@ -185,7 +187,7 @@ def test_the_search_ends_at_the_largest_batch(monkeypatch, eight, limit):
     assert found["larger"]["fits_with"]["remat"] == (max(largest, 8) <= limit)
     assert found["larger"]["fits_with"]["Fsdp()"] is False
     assert "--objective.microbatches 2" in found["larger"]["fits_with"]
-    with pytest.raises(UserError, match="--search wants a chip's memory"):
+    with pytest.raises(UserError, match="--search needs a chip's memory"):
         scaling.search(experiment, data, eight, lambda _: None)
 
 
@@ -194,14 +196,14 @@ def test_a_table_of_topologies_says_what_does_not_divide(tmp_path):
     experiment, data = small(mesh=MeshShape(replica=2, fsdp=-1), rule=Fsdp())
     places = [topologies.topology("cpu:4"), topologies.topology("cpu:1")]
     rows = scaling.scale(experiment, data, places, None, lambda _: None)
-    text = scaling.table(rows)
-    assert "unknown" in text[1]
-    assert "do not multiply to the 1 device" in text[2]
+    shown = text.table(rows)
+    assert "unknown" in shown[1]
+    assert "do not multiply to the 1 device" in shown[2]
     assert [row["efficiency"] for row in rows] == [None, None]
     row = dict.fromkeys(("compute", "memory", "interconnect"), 0.1) | {"bound": "memory"}
     known = {"topology": "v5e:2x2", "batch_size": 8, "chips": 4, "roofline": row, "step_seconds": 0.1,
              "images_per_second": 80.0, "mfu": 0.5}  # fmt: skip
-    scaling.draw([known, *rows], "a config").savefig(tmp_path / "scale.png")
+    text.draw([known, *rows], "a config").savefig(tmp_path / "scale.png")
     assert (tmp_path / "scale.png").stat().st_size > 5000
 
 
@@ -235,7 +237,7 @@ def test_a_plan_is_one_object_of_json(capsys, monkeypatch):
         ((XL, "--topology", "cpu:8", "--batch-size", "12"), "batch size 12 does not divide over 8"),
         ((XL, "--topology", "cpu:8", "--mesh.replica", "3"), "do not multiply to the 8 device"),
         ((XL, "--topology", "cpu:8", "--mesh.context", "2", "--mesh.tensor", "2"), "the rule splits nothing over them"),
-        ((XL, "--topology", "cpu:6", "--mesh.context", "3"), "32 rows of a picture do not divide over the 3 devices"),
+        ((XL, "--topology", "cpu:6", "--mesh.context", "3"), "32 rows of an image do not divide over the 3 devices"),
         (("configs/diffusion/cifar10_edm.py", "--topology", "cpu:64000"), "has 8 CPU devices already"),
         ((XL, "--topology", "cpu:8", "--mesh.repica", "3"), "unknown option --mesh.repica; perhaps you meant"),
     ],
@@ -263,10 +265,77 @@ def test_fake_data_has_the_datas_shape():
     }.items():
         made = fake_data.with_fake(configs.load(CONFIGS[name]))
         assert data_of(made).element["image"][0] == shape
-    unknown = configs.load(CONFIGS["diffusion/digits_edm"])
-    with pytest.raises(UserError, match="say --image HEIGHTxWIDTHxCHANNELS"):
+    digits = configs.load(CONFIGS["diffusion/digits_edm"])
+    assert data_of(fake_data.with_fake(digits)).element["image"][0] == (8, 8, 1)
+    train, test = (dataclasses.replace(part, source=Folder("nowhere")) for part in (digits.train, digits.test))
+    unknown = dataclasses.replace(digits, train=train, test=test)
+    with pytest.raises(UserError, match="add --image HEIGHTxWIDTHxCHANNELS"):
         fake_data.with_fake(unknown)
-    assert data_of(fake_data.with_fake(unknown, (8, 8, 1))).element["image"][0] == (8, 8, 1)
+    assert data_of(fake_data.with_fake(unknown, (9, 8, 1))).element["image"][0] == (9, 8, 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Missing:
+    """A source of one's own, which says what fake data would be like, or not."""
+
+    def open(self):
+        raise DataNotFound("no data of mine")
+
+
+@dataclasses.dataclass(frozen=True)
+class Described(Missing):
+    def shape(self):
+        return 12, 16, 3
+
+    def fake(self, shape, classes, count):
+        return FakeMasks.of(shape, classes, count)
+
+
+def on(source, name="segmentation"):
+    experiment = EXPERIMENTS[name]()
+    parts = {part: dataclasses.replace(getattr(experiment, part), source=source) for part in ("train", "test")}
+    return dataclasses.replace(experiment, **parts)
+
+
+def test_a_source_of_ones_own_says_what_its_fake_data_is():
+    experiment, origin = fake_data.with_data(on(Described()))
+    assert origin == "fake"
+    data = data_of(experiment)
+    assert {name: shape for name, (shape, _) in data.element.items()} == {"image": (12, 16, 3), "mask": (12, 16)}
+    assert len(data.classes) == 3  # the net's
+    with pytest.raises(UserError, match=r"Missing has no `shape` and `fake` .*: its data must be here"):
+        fake_data.with_data(on(Missing()))
+
+
+def test_only_absent_data_is_faked(tmp_path):
+    folder = SegmentationFolder(str(tmp_path / "images"), str(tmp_path / "masks"), ("a", "b", "c"))
+    assert fake_data.with_data(on(folder), (32, 32, 3))[1] == "fake"
+    assert fake_data.with_data(on(Ring(size=8), "gan"))[1] == "its own"
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=r"no image in .*images has a mask of the same name"):
+        fake_data.with_data(on(folder), (32, 32, 3))
+
+
+def test_loops_of_unknown_length_are_said(eight):
+    """An adaptive solver goes on until its error is small: its number of steps is not known in advance."""
+    experiment, data = small()
+    assert planner.plan_sampling(experiment, data, eight)["unknown_loops"] == 0
+    sampling = dataclasses.replace(experiment.objective.sampling, solver=Adaptive())
+    objective = dataclasses.replace(experiment.objective, sampling=sampling)
+    report = planner.plan_sampling(dataclasses.replace(experiment, objective=objective), data, eight)
+    loops = report["unknown_loops"]
+    assert loops > 1  # diffrax has loops in loops
+    low = "counted once: FLOPs, bytes and times are too low"
+    assert text.sampling_lines(report)[-1] == f"  warning: {loops} loops of unknown length are {low}"
+    step = planner.plan(experiment, data, eight)
+    assert step["unknown_loops"] == 0
+    assert "warning" not in "\n".join(text.lines(step))
+    warning = f"warning: a loop of unknown length is {low}"
+    assert warning in text.lines(step | {"unknown_loops": 1})
+    row = {"topology": "v5e:2x2", "chips": 4, "batch_size": 8, "error": "too many"}
+    assert text.table([row, step | {"unknown_loops": 1}])[-1] == warning
+    assert not any("warning" in line for line in text.table([row, step]))
 
 
 # By the TPU's compiler.
@@ -281,11 +350,10 @@ def test_it_compiles_for_the_tpu(name, monkeypatch):
     experiment, _ = fake_data.with_data(configs.load(CONFIGS[name]))
     # Few pictures, so that it fits four small chips; the program is the same.
     experiment = dataclasses.replace(experiment, batch_size=2 * planner.smallest_batch(experiment, where))
-    run = planner.assembled(experiment, data_of(experiment), where)
-    with jax.set_mesh(run.mesh):
-        lowered = run.step.lower(run.shapes, dict(run.spec))
+    run = Program.of(experiment, data_of(experiment), where.devices)
+    lowered = run.step.lower(run.shapes, dict(run.spec))
     made = lowered.compile({"optimization_level": "O0"})  # six times sooner, and the same memory
-    kept = sum(planner._kept(run).values())
+    kept = sum(planner.kept(run).values())
     assert kept <= made.memory_analysis().argument_size_in_bytes < 2 * kept + 2**20
 
 
@@ -316,8 +384,8 @@ def test_a_transformer_on_a_slice_fits_until_it_does_not():
     assert apart["fits"] is True
     assert apart["bytes_per_chip"]["parameters"] == told["bytes_per_chip"]["parameters"]
     assert apart["flops_per_chip_per_step"] == told["flops_per_chip_per_step"]
-    assert "what slices send each other is not counted" in planner.lines(apart)[-1]
+    assert "what slices send to each other is not counted" in text.lines(apart)[-1]
     larger = planner.plan(dataclasses.replace(experiment, batch_size=16384), data, where)
     assert larger["fits"] is False
     assert larger["step_seconds"] is None
-    assert "does not fit: needs" in planner.fit(larger)
+    assert "does not fit: needs" in text.fit(larger)

@@ -161,7 +161,7 @@ def test_a_run_goes_on_elsewhere(alone, tmp_path, cache, first, then):
     (_, out, _), *others = train(tmp_path / "run", cache, then[0], then[1], *then[2], *slowly)
     assert not any("step 12/12" in words for _, words, _ in others)  # the first process alone speaks
     assert f"going on from step {at} of 12" in out
-    assert ("note: laid out anew: mesh." in out) == (first[2] != then[2])
+    assert ("note: changed: mesh." in out) == (first[2] != then[2])
     assert_same(tmp_path / "run", alone)
 
 

@@ -1,6 +1,6 @@
 """ResNet-18 with the CIFAR stem on CIFAR-10.
 
-Promise: unverified (200 epochs; needs an accelerator)
+Result: unverified (200 epochs; needs an accelerator)
 
 Prepare the data once: uv run --extra prepare tfds build cifar10 --file_format=array_record
 """
@@ -9,6 +9,7 @@ from jaxgen.data.augment import Flip, PadCrop
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.tfds import Tfds
 from jaxgen.experiment import Experiment
+from jaxgen.learner import Learner
 from jaxgen.models.resnet import CIFAR, ResNet
 from jaxgen.objectives.classification import Classification
 from jaxgen.optim.optimizer import Optimizer, Sgd
@@ -18,9 +19,11 @@ from jaxgen.optim.schedules import Cosine
 def config() -> Experiment:
     return Experiment(
         objective=Classification(
-            net=ResNet(classes=10, depth=18, stem=CIFAR),
-            optimizer=Optimizer(
-                learning_rate=Cosine(peak=0.1, warmup=0.025), method=Sgd(nesterov=True), weight_decay=5e-4
+            net=Learner(
+                module=ResNet(classes=10, depth=18, stem=CIFAR),
+                optimizer=Optimizer(
+                    learning_rate=Cosine(peak=0.1, warmup=0.025), method=Sgd(nesterov=True), weight_decay=5e-4
+                ),
             ),
         ),
         train=Pipeline(source=Tfds("cifar10", split="train"), transforms=(PadCrop(32, 32, pad=4), Flip())),

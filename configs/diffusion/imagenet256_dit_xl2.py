@@ -1,6 +1,6 @@
 """DiT-XL/2 on ImageNet 256×256, in 32×32×4 latents of an autoencoder (arXiv:2212.09748).
 
-Promise: unverified (the paper: FID 9.62, or 2.27 at guidance 1.5, 7 million steps of 256; needs a pod; it also learns
+Result: unverified (the paper: FID 9.62, or 2.27 at guidance 1.5, 7 million steps of 256; needs a pod; it also learns
 the variance of its steps, and this does not)
 
 The latents are prepared once: data/imagenet256/train_latents.npy (f16[n 32 32 4], as the encoder gives them) and
@@ -20,6 +20,7 @@ from jaxgen.diffusion.sampling import Sampling
 from jaxgen.diffusion.sampling_schedules import Trailing
 from jaxgen.diffusion.stochastic import Ancestral
 from jaxgen.experiment import Experiment
+from jaxgen.learner import Learner
 from jaxgen.models.dit import XL, DiT
 from jaxgen.objectives.diffusion import Diffusion
 from jaxgen.optim.ema import ConstantEma
@@ -55,14 +56,14 @@ def latents(objective: Diffusion) -> Experiment:
 def config() -> Experiment:
     return latents(
         Diffusion(
-            net=xl2(),
-            optimizer=Optimizer(learning_rate=Constant(value=1e-4)),
+            net=Learner(
+                module=xl2(), optimizer=Optimizer(learning_rate=Constant(value=1e-4)), ema=(ConstantEma(decay=0.9999),)
+            ),
             path=LinearBetas(),
             prediction=Direct(quantity=Eps()),
             noise_distribution=Uniform(),
             sampling=Sampling(solver=Ancestral(), schedule=Trailing(steps=250), guidance=ClassifierFree(scale=1.5)),
             label_dropout=0.1,
-            averages=(ConstantEma(decay=0.9999),),
             side=4,
         )
     )

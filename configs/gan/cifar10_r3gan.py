@@ -1,6 +1,6 @@
-"""R3GAN on CIFAR-10, told the class: the recipe of arXiv:2501.05441, appendix D.
+"""Class-conditional R3GAN on CIFAR-10: the recipe of arXiv:2501.05441, appendix D.
 
-Promise: unverified (the paper: FID 1.96 and recall 0.57 after 250 million images, 4 days on 8 L40)
+Result: unverified (the paper: FID 1.96 and recall 0.57 after 250 million images, 4 days on 8 L40)
 
 Prepare the data once: uv run --extra prepare tfds build cifar10 --file_format=array_record
 """
@@ -14,13 +14,14 @@ from jaxgen.data.augment import Flip
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.tfds import Tfds
 from jaxgen.experiment import Experiment
+from jaxgen.learner import Learner
 from jaxgen.models.r3gan import R3ganDiscriminator, R3ganGenerator
 from jaxgen.objectives.gan import Gan
 from jaxgen.optim.ema import RampedHalfLifeEma
 from jaxgen.optim.optimizer import Optimizer, RampedAdam
 from jaxgen.optim.schedules import CosineRamp
 
-BATCH = 512  # real pictures in each of a step's two phases
+BATCH = 512  # real images in each of a step's two updates
 STEPS = 250_000_000 // BATCH
 
 
@@ -58,20 +59,18 @@ def game(
 ) -> Gan:
     """R3GAN's game: everything ramps over a burn-in of 20 million images (appendix D).
 
-    `gamma` falls to a tenth, the share of pictures `augmented` rises from 0, and so does the average's half-life in
-    images.
+    `gamma` falls to a tenth; the probability `augmented` and the EMA's half-life, in images, rise from 0.
     """
     until = 20_000_000 / (steps * batch)
     optimizer = Optimizer(
         learning_rate=CosineRamp(first=2e-4, last=5e-5, until=until),
         method=RampedAdam(b2=CosineRamp(first=0.9, last=0.99, until=until)),
     )
+    ema = RampedHalfLifeEma(steps=half_life / batch, until=until * steps)
     falling = CosineRamp(first=gamma, last=gamma / 10, until=until)
     return Gan(
-        generator=generator,
-        discriminator=discriminator,
-        generator_optimizer=optimizer,
-        discriminator_optimizer=optimizer,
+        generator=Learner(module=generator, optimizer=optimizer, ema=(ema,)),
+        discriminator=Learner(module=discriminator, optimizer=optimizer),
         penalties=(R1(gamma=falling), R2(gamma=falling)),
         augmentation=Ada(
             p=Fixed(p=CosineRamp(first=0.0, last=augmented, until=until)),
@@ -82,5 +81,4 @@ def game(
             saturation=0.5,
             cutout=1.0,
         ),
-        averages=(RampedHalfLifeEma(steps=half_life / batch, until=until * steps),),
     )

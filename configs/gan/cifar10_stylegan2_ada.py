@@ -1,7 +1,7 @@
 """StyleGAN2 with adaptive discriminator augmentation on CIFAR-10, unconditional: the "cifar" recipe of its code.
 
-Promise: unverified (arXiv:2006.06676, table 3: FID 2.92 after 100 million images; here without its authors' change of
-Adam for lazy regularisation, which this R1 has no use for)
+Result: unverified (arXiv:2006.06676, table 3: FID 2.92 after 100 million images; here without its authors' change of
+Adam for lazy regularisation, which this R1 does not need)
 
 Prepare the data once: uv run --extra prepare tfds build cifar10 --file_format=array_record
 """
@@ -12,6 +12,7 @@ from jaxgen.adversarial.penalties import R1
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.tfds import Tfds
 from jaxgen.experiment import Experiment
+from jaxgen.learner import Learner
 from jaxgen.models.stylegan2 import StyleGan2Generator
 from jaxgen.models.stylegan2_discriminator import PlainStyleGan2Discriminator
 from jaxgen.objectives.gan import Gan
@@ -25,14 +26,15 @@ def config() -> Experiment:
     optimizer = Optimizer(learning_rate=Constant(value=0.0025), method=Adam(b1=0.0, b2=0.99))
     return Experiment(
         objective=Gan(
-            generator=StyleGan2Generator(side=32, mapping_layers=2, mixing=0.0, dtype="bfloat16"),
-            discriminator=PlainStyleGan2Discriminator(group=32, dtype="bfloat16"),
-            generator_optimizer=optimizer,
-            discriminator_optimizer=optimizer,
+            generator=Learner(
+                module=StyleGan2Generator(side=32, mapping_layers=2, mixing=0.0, dtype="bfloat16"),
+                optimizer=optimizer,
+                ema=(HalfLifeEma(steps=500_000 / batch_size, ramp=0.05),),
+            ),
+            discriminator=Learner(module=PlainStyleGan2Discriminator(group=32, dtype="bfloat16"), optimizer=optimizer),
             loss=NonSaturating(),
             penalties=(R1(gamma=Constant(value=0.01), every=16),),
             augmentation=Ada(),
-            averages=(HalfLifeEma(steps=500_000 / batch_size, ramp=0.05),),
         ),
         train=Pipeline(source=Tfds("cifar10", split="train", label=None)),
         test=Pipeline(source=Tfds("cifar10", split="test", label=None)),

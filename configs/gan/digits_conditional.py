@@ -1,6 +1,6 @@
-"""Digits on demand by a GAN: a generator told which digit to draw, and a discriminator that compares like with like.
+"""Digits on demand by a GAN: the generator takes a class, and the discriminator compares images of one class.
 
-Promise: unverified
+Result: unverified
 """
 
 from configs.gan.digits_r3gan import digits, r3gan
@@ -9,4 +9,4 @@ from jaxgen.metrics.class_accuracy import ClassAccuracy
 
 
 def config() -> Experiment:
-    return digits(r3gan(classes=10), transforms=(), measures=(ClassAccuracy(),))
+    return digits(r3gan(classes=10), transforms=(), metrics=(ClassAccuracy(),))

@@ -1,11 +1,12 @@
 """DCGAN on digits: the GAN of 2015, its batch normalisation and its losses, to see what ten years have brought.
 
-Promise: unverified
+Result: unverified
 """
 
 from configs.gan.digits_r3gan import digits
 from jaxgen.adversarial.losses import NonSaturating
 from jaxgen.experiment import Experiment
+from jaxgen.learner import Learner
 from jaxgen.models.dcgan import DcganDiscriminator, DcganGenerator
 from jaxgen.objectives.gan import Gan
 from jaxgen.optim.optimizer import Adam, Optimizer
@@ -15,10 +16,8 @@ from jaxgen.optim.schedules import Constant
 def config() -> Experiment:
     optimizer = Optimizer(learning_rate=Constant(value=2e-4), method=Adam(b1=0.5, b2=0.999))
     objective = Gan(
-        generator=DcganGenerator(channels=1, widths=(128,)),
-        discriminator=DcganDiscriminator(widths=(128,)),
-        generator_optimizer=optimizer,
-        discriminator_optimizer=optimizer,
+        generator=Learner(module=DcganGenerator(channels=1, widths=(128,)), optimizer=optimizer),
+        discriminator=Learner(module=DcganDiscriminator(widths=(128,)), optimizer=optimizer),
         loss=NonSaturating(),
         penalties=(),
     )

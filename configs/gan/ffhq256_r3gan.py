@@ -1,9 +1,9 @@
 """R3GAN on faces of 256×256 pixels from a folder: the recipe of arXiv:2501.05441, appendix D.
 
-Promise: unverified (the paper: FID 2.75 and recall 0.49 after 200 million images, three weeks on 8 A6000)
+Result: unverified (the paper: FID 2.75 and recall 0.49 after 200 million images, three weeks on 8 A6000)
 
-Put FFHQ's pictures, reduced to 256×256, into folders below data/ffhq256, such as data/ffhq256/00000/00000.png. As in
-the paper all of them are trained on, so that the test pipeline shows pictures that the discriminator knows.
+Put FFHQ's images, reduced to 256×256, into folders below data/ffhq256, such as data/ffhq256/00000/00000.png. As in
+the paper, training uses all of them, so that the test pipeline shows images that the discriminator knows.
 """
 
 from configs.gan.cifar10_r3gan import game
@@ -13,7 +13,7 @@ from jaxgen.data.folder import Folder
 from jaxgen.experiment import Experiment
 from jaxgen.models.r3gan import R3ganDiscriminator, R3ganGenerator
 
-BATCH = 256  # real pictures in each of a step's two phases
+BATCH = 256  # real images in each of a step's two updates
 STEPS = 200_000_000 // BATCH
 WIDTHS = (768, 768, 768, 768, 384, 192, 96)
 

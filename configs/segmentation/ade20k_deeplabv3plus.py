@@ -1,6 +1,6 @@
 """DeepLabV3+ on ResNet-50 on ADE20K, by the schedule of its 43.95 mIoU with an ImageNet start in mmseg.
 
-Promise: unverified (160,000 steps from scratch; needs several accelerators)
+Result: unverified (160,000 steps from scratch; needs several accelerators)
 
 Unpack ADEChallengeData2016 into data/. It is measured on pictures whose short side is 512, their middle 512x1024 at
 the most, by a sliding window: not at the masks' own size, so not to be compared with the benchmark's numbers.
@@ -11,6 +11,7 @@ from jaxgen.data.augment import CenterCrop, Flip, Photometric, RandomScaleCrop, 
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.folder import SegmentationFolder
 from jaxgen.experiment import Experiment
+from jaxgen.learner import Learner
 from jaxgen.models.deeplab import DeepLabV3Plus
 from jaxgen.objectives.segmentation import Segmentation
 from jaxgen.optim.optimizer import Optimizer, Sgd
@@ -26,9 +27,11 @@ def pictures(split: str) -> SegmentationFolder:
 def config() -> Experiment:
     return Experiment(
         objective=Segmentation(
-            net=DeepLabV3Plus(classes=150, depth=50, output_stride=8, rates=(12, 24, 36), dtype="bfloat16"),
-            optimizer=Optimizer(
-                learning_rate=Poly(peak=0.01, end_factor=0.01), method=Sgd(momentum=0.9), weight_decay=5e-4
+            net=Learner(
+                module=DeepLabV3Plus(classes=150, depth=50, output_stride=8, rates=(12, 24, 36), dtype="bfloat16"),
+                optimizer=Optimizer(
+                    learning_rate=Poly(peak=0.01, end_factor=0.01), method=Sgd(momentum=0.9), weight_decay=5e-4
+                ),
             ),
             inference=Sliding(height=512, width=512, stride=(341, 341)),
         ),

@@ -1,6 +1,6 @@
 """FCN-R50, dilated to output stride 8, on Cityscapes, by the recipe of its 72.25 mIoU with an ImageNet start in mmseg.
 
-Promise: unverified (40,000 steps from scratch; needs several accelerators)
+Result: unverified (40,000 steps from scratch; needs several accelerators)
 
 Prepare the data once, from the archives that their owners give out:
 uv run --extra prepare tfds build cityscapes/semantic_segmentation --file_format=array_record
@@ -11,6 +11,7 @@ from jaxgen.data.batches import Pipeline
 from jaxgen.data.cityscapes import CLASSES, TRAIN_IDS
 from jaxgen.data.tfds import Tfds
 from jaxgen.experiment import Experiment
+from jaxgen.learner import Learner
 from jaxgen.models.fcn_resnet import FcnResnet
 from jaxgen.objectives.segmentation import Segmentation
 from jaxgen.optim.optimizer import Optimizer, Sgd
@@ -31,9 +32,11 @@ def streets(split: str) -> Tfds:
 def config() -> Experiment:
     return Experiment(
         objective=Segmentation(
-            net=FcnResnet(classes=19, depth=50, dtype="bfloat16"),
-            optimizer=Optimizer(
-                learning_rate=Poly(peak=0.01, end_factor=0.01), method=Sgd(momentum=0.9), weight_decay=5e-4
+            net=Learner(
+                module=FcnResnet(classes=19, depth=50, dtype="bfloat16"),
+                optimizer=Optimizer(
+                    learning_rate=Poly(peak=0.01, end_factor=0.01), method=Sgd(momentum=0.9), weight_decay=5e-4
+                ),
             ),
             aux_weight=0.4,
         ),

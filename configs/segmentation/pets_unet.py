@@ -1,6 +1,6 @@
 """U-Net on the Oxford-IIIT pets at 128x128, from scratch: pet, background and the border between them.
 
-Promise: unverified (100 epochs; needs an accelerator)
+Result: unverified (100 epochs; needs an accelerator)
 
 Prepare the data once: uv run --extra prepare tfds build oxford_iiit_pet --file_format=array_record
 Masks are measured at 128x128, as are the published U-Nets of this size.
@@ -10,6 +10,7 @@ from jaxgen.data.augment import Flip, Photometric, RandomResizedCrop, Resize
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.tfds import Tfds
 from jaxgen.experiment import Experiment
+from jaxgen.learner import Learner
 from jaxgen.models.unet import Unet
 from jaxgen.objectives.segmentation import Segmentation
 from jaxgen.optim.ema import WarmupEma
@@ -26,10 +27,12 @@ def config() -> Experiment:
     test = Tfds("oxford_iiit_pet", split="test", mask="segmentation_mask", lookup=LOOKUP, classes=CLASSES)
     return Experiment(
         objective=Segmentation(
-            net=Unet(classes=3, widths=(32, 64, 128, 256, 512), dtype="bfloat16"),
-            optimizer=Optimizer(learning_rate=Cosine(peak=1e-3), weight_decay=1e-2, clip=1.0),
+            net=Learner(
+                module=Unet(classes=3, widths=(32, 64, 128, 256, 512), dtype="bfloat16"),
+                optimizer=Optimizer(learning_rate=Cosine(peak=1e-3), weight_decay=1e-2, clip=1.0),
+                ema=(WarmupEma(decay=0.999),),
+            ),
             loss=Sum(terms=((1.0, CrossEntropy()), (1.0, Dice()))),
-            averages=(WarmupEma(decay=0.999),),
         ),
         train=Pipeline(
             source=pets,

@@ -1,6 +1,6 @@
 """FCN-32s on scenes: the budget of FCN-8s, with coarser maps and larger deconvolutions.
 
-Promise: test mIoU 0.409 after 9.7 min on 2 CPU cores, shared with another job (uv run train.py
+Result: test mIoU 0.409 after 9.7 min on 2 CPU cores, shared with another job (uv run train.py
 configs/segmentation/scenes_fcn32s.py)
 """
 

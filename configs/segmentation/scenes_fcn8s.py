@@ -1,6 +1,6 @@
 """FCN-8s on scenes: coloured digits over photographs, a class for every pixel.
 
-Promise: test mIoU 0.789 after 4.2 min on 2 CPU cores (uv run train.py configs/segmentation/scenes_fcn8s.py)
+Result: test mIoU 0.789 after 4.2 min on 2 CPU cores (uv run train.py configs/segmentation/scenes_fcn8s.py)
 
 A small backbone with batch norm stands in for VGG-16; heads, skips and learned deconvolutions are the paper's
 (Shelhamer et al., arXiv:1605.06211), trained all at once and from scratch.
@@ -14,6 +14,7 @@ from jaxgen.data.augment import Affine, Photometric
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.scenes import Scenes
 from jaxgen.experiment import Experiment
+from jaxgen.learner import Learner
 from jaxgen.models.cnn import SmallBackbone
 from jaxgen.models.fcn import SAME, Fcn
 from jaxgen.objectives.segmentation import Segmentation
@@ -37,8 +38,10 @@ def fcn(stride: Literal[8, 16, 32]) -> Fcn:
 def scenes(net: nn.Module) -> Experiment:
     return Experiment(
         objective=Segmentation(
-            net=net,
-            optimizer=Optimizer(learning_rate=Cosine(peak=3e-3), method=Adam(), weight_decay=1e-2, clip=1.0),
+            net=Learner(
+                module=net,
+                optimizer=Optimizer(learning_rate=Cosine(peak=3e-3), method=Adam(), weight_decay=1e-2, clip=1.0),
+            ),
         ),
         train=Pipeline(source=Scenes(split="train"), transforms=(Affine(degrees=6.0, shift=0.0), Photometric())),
         test=Pipeline(source=Scenes(split="test")),

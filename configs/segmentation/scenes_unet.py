@@ -1,6 +1,6 @@
 """U-Net on scenes: skips at every stride up to the full resolution.
 
-Promise: unverified (1,100 steps)
+Result: unverified (1,100 steps)
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """FCN-8s with VGG-16 on PASCAL VOC 2012, in the paper's geometry (Shelhamer et al., arXiv:1605.06211).
 
-Promise: unverified (the paper's 65.5 mean IU starts from VGG-16 trained on ImageNet, which this does not)
+Result: unverified (the paper's 65.5 mean IU starts from VGG-16 trained on ImageNet, which this does not)
 
 Unpack VOC2012 into data/VOC2012. Pictures are not resized: they are laid on a canvas of 500x500, the largest size in
 the data set, whose filling counts neither in the loss nor in the metric.
@@ -10,6 +10,7 @@ from jaxgen.data.augment import Flip, PadTo
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.folder import SegmentationFolder
 from jaxgen.experiment import Experiment
+from jaxgen.learner import Learner
 from jaxgen.models.fcn import PAPER, Fcn
 from jaxgen.models.vgg import VggBackbone
 from jaxgen.objectives.segmentation import Segmentation
@@ -34,13 +35,15 @@ def pictures(split: str) -> SegmentationFolder:
 def config() -> Experiment:
     return Experiment(
         objective=Segmentation(
-            net=Fcn(classes=21, stride=8, backbone=VggBackbone(), geometry=PAPER),
-            # Section 4.3: minibatches of 20, momentum 0.9, rate 1e-4, doubled for biases, which do not decay.
-            optimizer=Optimizer(
-                learning_rate=Constant(value=1e-4),
-                method=Sgd(momentum=0.9),
-                weight_decay=5e-4,
-                lr_multipliers=((r"bias$", 2.0),),
+            net=Learner(
+                module=Fcn(classes=21, stride=8, backbone=VggBackbone(), geometry=PAPER),
+                # Section 4.3: minibatches of 20, momentum 0.9, rate 1e-4, doubled for biases, which do not decay.
+                optimizer=Optimizer(
+                    learning_rate=Constant(value=1e-4),
+                    method=Sgd(momentum=0.9),
+                    weight_decay=5e-4,
+                    lr_multipliers=((r"bias$", 2.0),),
+                ),
             ),
         ),
         train=Pipeline(source=pictures("train"), transforms=(PadTo(500, 500), Flip()), workers=4),

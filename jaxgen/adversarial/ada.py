@@ -12,12 +12,12 @@ from jax import lax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgen.adversarial import warp
-from jaxgen.adversarial.augmentation import Adaptive, Gated, Probability
+from jaxgen.adversarial.augmentation import Adaptive, Probability, check_images
 from jaxgen.errors import UserError
 
 
 class Draws(NamedTuple):
-    """What happens to each picture, in this order; an operation that leaves it alone has a neutral value."""
+    """What happens to each image, in this order; an operation that leaves it alone has a neutral value."""
 
     xflip: Float[Array, " b"]  # 1 to swap left and right, or 0
     rotate90: Float[Array, " b"]  # quarter turns to the left, 0 to 3
@@ -32,15 +32,15 @@ class Draws(NamedTuple):
     lumaflip: Float[Array, " b"]  # 1 to change the sign of the grey part, or 0
     hue: Float[Array, " b"]  # angle, in radians
     saturation: Float[Array, " b"]  # factor of the distance from grey
-    cutout: Float[Array, "b 3"]  # middle (x, y) and side of the rectangle that is cut out, as shares of the picture's
+    cutout: Float[Array, "b 3"]  # middle (x, y) and side of the rectangle that is cut out, as shares of the image's
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Ada(Gated):
+class Ada:
     """Pixel blitting, geometric and colour transforms, the paper's "bgc", and cutout, which R3GAN adds.
 
-    Each field below is a factor of p for one operation; 0 turns it off. Without the four operations that fall between
-    pixels (scale, rotate, aniso, xfrac) pictures are not resampled.
+    Each operation is applied to each image with probability p times the factor of its name below; 0 turns it off.
+    Without the four operations that fall between pixels (scale, rotate, aniso, xfrac) images are not resampled.
     """
 
     p: Probability = Adaptive()
@@ -58,7 +58,7 @@ class Ada(Gated):
     xfrac: float = 1.0
     """By N(0, 1/8²) of the side."""
     brightness: float = 1.0
-    """By N(0, 0.2²), where pictures are in [-1, 1]."""
+    """By N(0, 0.2²), where images are in [-1, 1]."""
     contrast: float = 1.0
     """By 2^N(0, 0.5²)."""
     lumaflip: float = 1.0
@@ -72,9 +72,9 @@ class Ada(Gated):
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise UserError for points, and for channels that have no hue."""
-        super().check(shape)
+        check_images(self, shape)
         if self.hue and shape[2] not in (1, 3):
-            raise UserError(f"Ada turns hues, which pictures of {shape[2]} channels do not have; set hue=0.0")
+            raise UserError(f"Ada rotates hues, which images of {shape[2]} channels do not have; set hue=0.0")
 
     def __call__(
         self, images: Float[Array, "b h w c"], key: PRNGKeyArray, p: Float[Array, ""]
@@ -83,7 +83,7 @@ class Ada(Gated):
         return self.apply(images, self.draw(key, b, height, width, p))
 
     def draw(self, key: PRNGKeyArray, n: int, height: int, width: int, p: Float[Array, ""]) -> Draws:
-        """Draw what happens to n pictures of this size."""
+        """Draw what happens to n images of this size."""
         k_on, k_uniform, k_normal = jax.random.split(key, 3)
         on = iter(jax.random.uniform(k_on, (14, n)))
         evens = iter(jax.random.uniform(k_uniform, (10, n)))  # few large draws compile faster than many small ones
@@ -123,7 +123,7 @@ class Ada(Gated):
         )
 
     def apply(self, images: Float[Array, "b h w c"], draws: Draws) -> Float[Array, "b h w c"]:
-        """Do to each picture what was drawn for it."""
+        """Do to each image what was drawn for it."""
         if self.scale or self.rotate or self.aniso or self.xfrac:
             images = warp.resample(images, inverse(draws))
         elif self.xflip or self.rotate90 or self.xint:
@@ -132,7 +132,7 @@ class Ada(Gated):
 
 
 def inverse(draws: Draws) -> Float[Array, "b 3 3"]:
-    """Return the map from places in the result to places in the picture, as in `warp`."""
+    """Return the map from places in the result to places in the image, as in `warp`."""
     one, none = jnp.ones_like(draws.xflip), jnp.zeros_like(draws.xflip)
 
     def matrix(*entries: Array) -> Float[Array, "b 3 3"]:
@@ -178,7 +178,7 @@ def coloured(images: Float[Array, "b h w c"], draws: Draws) -> Float[Array, "b h
 
 
 def cut(images: Float[Array, "b h w c"], hole: Float[Array, "b 3"]) -> Float[Array, "b h w c"]:
-    """Fill a rectangle with zeros, given by the middle (x, y) and the side as shares of the picture's."""
+    """Fill a rectangle with zeros, given by the middle (x, y) and the side as shares of the image's."""
     x, y, side = (hole[:, i, None, None, None] for i in range(3))
     _, height, width, _ = images.shape
     columns = jnp.abs(((jnp.arange(width) + 0.5) / width).reshape(1, 1, -1, 1) - x) < side / 2

@@ -7,33 +7,39 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxgen.adversarial.augmentation import Gated
+from jaxgen.adversarial.augmentation import Fixed, Probability, check_images
 
 
 class Draws(NamedTuple):
-    """What happens to each picture; an operation that leaves it alone has a neutral value."""
+    """What happens to each image; an operation that leaves it alone has a neutral value."""
 
     brightness: Float[Array, " b"]  # added
     saturation: Float[Array, " b"]  # factor of each pixel's distance from its grey
-    contrast: Float[Array, " b"]  # factor of each value's distance from the picture's mean
+    contrast: Float[Array, " b"]  # factor of each value's distance from the image's mean
     shift: Int[Array, "b 2"]  # pixels (down, right)
     hole: Int[Array, "b 2"]  # first (row, column) of the square that is cut out
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DiffAugment(Gated):
+class DiffAugment:
     """The paper's three policies, colour, translation and cutout; a strength of 0 turns an operation off."""
 
+    p: Probability = Fixed()
+    """How often each operation is applied to an image."""
     brightness: float = 0.5
-    """Largest change of brightness, where pictures are in [-1, 1]."""
+    """Largest change of brightness, where images are in [-1, 1]."""
     saturation: float = 1.0
-    """Largest change of the saturation's factor from 1; grey pictures have none."""
+    """Largest change of the saturation's factor from 1; grey images have none."""
     contrast: float = 0.5
     """Largest change of the contrast's factor from 1."""
     translation: float = 0.125
     """Largest shift, as a share of the side; zeros come in."""
     cutout: float = 0.5
-    """Side of the rectangle of zeros, as a share of the picture's."""
+    """Side of the rectangle of zeros, as a share of the image's."""
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise UserError for points."""
+        check_images(self, shape)
 
     def __call__(
         self, images: Float[Array, "b h w c"], key: PRNGKeyArray, p: Float[Array, ""]
@@ -42,7 +48,7 @@ class DiffAugment(Gated):
         return self.apply(images, self.draw(key, b, height, width, p))
 
     def draw(self, key: PRNGKeyArray, n: int, height: int, width: int, p: Float[Array, ""]) -> Draws:
-        """Draw what happens to n pictures of this size, each operation with probability p."""
+        """Draw what happens to n images of this size, each operation with probability p."""
         k_on, k_colour, k_shift, k_hole = jax.random.split(key, 4)
         on = iter(jax.random.uniform(k_on, (5, n)) < p)
         colour = iter(jax.random.uniform(k_colour, (3, n), minval=-1.0, maxval=1.0))
@@ -51,14 +57,14 @@ class DiffAugment(Gated):
         contrast = jnp.where(next(on), 1.0 + self.contrast * next(colour), 1.0)
         reach = jnp.array(_pixels(self.translation, height, width))[None]
         shift = jnp.where(next(on)[:, None], jax.random.randint(k_shift, (n, 2), -reach, reach + 1), 0)
-        # The hole's middle lies anywhere in the picture, its edges too; so it may hang over.
+        # The hole's middle lies anywhere in the image, also on its edges; so part of it may lie outside.
         size, sides = jnp.array(_pixels(self.cutout, height, width))[None], jnp.array([[height, width]])
         first = jax.random.randint(k_hole, (n, 2), 0, sides + 1 - size % 2) - size // 2
-        hole = jnp.where(next(on)[:, None], first, max(height, width))  # beyond the picture
+        hole = jnp.where(next(on)[:, None], first, max(height, width))  # beyond the image
         return Draws(brightness, saturation, contrast, shift, hole)
 
     def apply(self, images: Float[Array, "b h w c"], draws: Draws) -> Float[Array, "b h w c"]:
-        """Do to each picture what was drawn for it."""
+        """Do to each image what was drawn for it."""
         b, height, width, _ = images.shape
         add, saturation, contrast = (
             x.reshape(b, 1, 1, 1) for x in (draws.brightness, draws.saturation, draws.contrast)
@@ -83,7 +89,7 @@ def _pixels(share: float, height: int, width: int) -> tuple[int, int]:
 
 
 def _shifted(x: Float[Array, "b h w c"], shift: Int[Array, "b 2"]) -> Float[Array, "b h w c"]:
-    """Move each picture by whole pixels (down, right); zeros come in."""
+    """Move each image by whole pixels (down, right); zeros come in."""
     for axis in (1, 2):
         shape = [len(x), 1, 1, 1]
         shape[axis] = x.shape[axis]

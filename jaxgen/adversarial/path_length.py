@@ -1,13 +1,18 @@
-"""Path length regularisation: steps of one size in style space shall change the picture by one size, anywhere."""
+"""Path length regularisation: steps of one size in style space shall change the image by one size, anywhere."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from jaxgen.adversarial.game import Rows, Term
+from jaxgen.adversarial.generator import draw
 from jaxgen.errors import UserError
+from jaxgen.learner import Learner, Scalars
+from jaxgen.noise import fold
 from jaxgen.typing import Tree
 
 Synthesize = Callable[[Float[Array, "b l s"]], Float[Array, "b h w c"]]
@@ -17,7 +22,7 @@ Synthesize = Callable[[Float[Array, "b l s"]], Float[Array, "b h w c"]]
 class PathLength:
     """Path length regularisation of StyleGAN2 (arXiv:1912.04958, equation 4 and appendix B).
 
-    (|Jᵀy| - a)², where J is the Jacobian of the picture with respect to the styles, y a picture of noise of variance
+    (|Jᵀy| - a)², where J is the Jacobian of the image with respect to the styles, y an image of noise of variance
     1 / (h·w), and a the running mean of |Jᵀy|. It is computed every `every` steps, and counts `every` times as much
     then. Raises UserError if a number is out of its range.
     """
@@ -36,7 +41,7 @@ class PathLength:
             raise UserError(f"{self}: weight is above 0, decay in (0, 1], every and shrink are 1 or more")
 
     def init(self) -> Tree:
-        """Return what it remembers from step to step: the running mean of the path's length."""
+        """Return what it keeps from step to step: the running mean of the path's length."""
         return {"mean": jnp.zeros(())}
 
     def share(self, batch: int) -> int:
@@ -53,8 +58,31 @@ class PathLength:
         """Return the mean penalty over the rows of `styles`, without its weight, and the memory after this step."""
         image, pull = jax.vjp(synthesize, styles)
         y = jax.random.normal(key, image.shape) / (image.shape[1] * image.shape[2]) ** 0.5
-        (slope,) = pull(y)
-        # Too small to be seen beside anything but zero, where it keeps the root's gradient finite.
-        lengths = jnp.sqrt(jnp.square(slope).sum(2).mean(1) + 1e-30)
+        (gradient,) = pull(y)
+        # 1e-30 changes no length but 0, where it keeps the root's derivative finite.
+        lengths = jnp.sqrt(jnp.square(gradient).sum(2).mean(1) + 1e-30)
         mean = memory["mean"] + self.decay * (lengths.mean() - memory["mean"])
         return jnp.square(lengths - mean).mean(), {"mean": jax.lax.stop_gradient(mean)}
+
+    def term(self, generator: Learner, step: Int[Array, ""]) -> Term:
+        """Return the weighted penalty as a term of the generator's loss; it is 0 in the steps without it."""
+        module = generator.module
+
+        def term(
+            params: Tree, stats: Tree, memory: Tree, fake: Float[Array, "b *s"], rows: Rows, key: PRNGKeyArray
+        ) -> tuple[Float[Array, ""], Tree, Scalars]:
+            k_z, k_style, k_noise = jax.random.split(key, 3)
+            keys = jax.random.split(k_z, self.share(len(fake)))
+            few = jax.tree.map(lambda x: x[: len(keys)], rows["condition"])
+            call = functools.partial(module.apply, {"params": params, **stats}, train=True, mutable=list(stats))
+
+            def due() -> tuple[Float[Array, ""], Tree]:
+                styles, _ = call(draw(module, keys), few, method="styles", rngs={"mixing": k_style})
+                image = lambda w: call(w, fold(keys, 1), method="synthesize")[0]  # noqa: E731
+                value, kept = self.rows(image, styles, memory, k_noise)
+                return self.factor() * value, kept
+
+            value, kept = jax.lax.cond(step % self.every == 0, due, lambda: (jnp.float32(0.0), memory))
+            return value, kept, {}
+
+        return term

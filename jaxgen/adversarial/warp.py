@@ -1,7 +1,7 @@
-"""Affine maps of pictures, each by a matrix of its own: whole pixels moved, or resampled with little aliasing.
+"""Affine maps of images, each by a matrix of its own: whole pixels moved, or resampled with little aliasing.
 
 `inverse` maps a place in the result, (x, y, 1) in pixels from the middle, x to the right and y down, to the place in
-the picture that is seen there. Beyond its edges the picture goes on as its own reflection.
+the image that is seen there. Beyond its edges the image continues as its own reflection.
 """
 
 import functools
@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 # The low-pass filter of the wavelet sym6 (Daubechies, Ten Lectures on Wavelets, table 8.3): orthogonal to its own even
-# shifts, so that doubling and halving a picture with it gives the picture back.
+# shifts, so that doubling and halving an image with it gives the image back.
 SYM6 = (
     0.015404109327027373,
     0.0034907120842174702,
@@ -28,7 +28,7 @@ SYM6 = (
     0.0017677118642428036,
     -0.007800708325034148,
 )
-REACH = len(SYM6) // 4  # pixels, of the picture's own size, that the filter reaches to each side
+REACH = len(SYM6) // 4  # pixels, of the image's own size, that the filter reaches to each side
 
 
 def move(images: Float[Array, "b h w c"], inverse: Float[Array, "b 3 3"]) -> Float[Array, "b h w c"]:
@@ -40,14 +40,14 @@ def move(images: Float[Array, "b h w c"], inverse: Float[Array, "b 3 3"]) -> Flo
 
 
 def resample(images: Float[Array, "b h w c"], inverse: Float[Array, "b 3 3"]) -> Float[Array, "b h w c"]:
-    """Double the pictures, look up between their pixels linearly, and halve them (arXiv:2006.06676, appendix B.2).
+    """Double the images, look up between their pixels linearly, and halve them (arXiv:2006.06676, appendix B.2).
 
-    Reflections go on for one side less a pixel, and at least for what the filter needs: the pipeline of the paper
-    reflects no further either, but as far as the batch at hand needs, which no fixed shape can follow. Beyond is 0.
+    Reflections continue for one side less a pixel, and at least for what the filter needs. The paper's pipeline does
+    not reflect further either; it reflects as far as the batch at hand needs, which has no fixed shape. Beyond is 0.
     """
     b, height, width, c = images.shape
     canvas = _both(images, _doubling(height), _doubling(width))
-    # Places of the doubled result, with a margin for the filter that halves it. In the doubled picture the filter's
+    # Places of the doubled result, with a margin for the filter that halves it. In the doubled image the filter's
     # middle, its sixth tap, is half a pixel away from the middle of all twelve.
     wide, high = 2 * (width + 2 * REACH), 2 * (height + 2 * REACH)
     x, y = _sources(inverse, (jnp.arange(wide) + 1.0) / 2 - wide / 4, (jnp.arange(high) + 1.0) / 2 - high / 4)
@@ -69,7 +69,7 @@ def _both(images: Float[Array, "b i j c"], rows: np.ndarray, columns: np.ndarray
 def _sources(
     inverse: Float[Array, "b 3 3"], x: Float[Array, " w"], y: Float[Array, " h"]
 ) -> tuple[Float[Array, "b h*w"], Float[Array, "b h*w"]]:
-    """Return where in the picture, (x, y), each place of a grid comes from, row by row."""
+    """Return where in the image, (x, y), each place of a grid comes from, row by row."""
     # No matrix product: accelerators round its factors to fewer bits than a place needs.
     x, y = (grid.reshape(1, -1) for grid in jnp.meshgrid(x, y))
     a, b = inverse[:, 0, :, None], inverse[:, 1, :, None]

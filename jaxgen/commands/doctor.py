@@ -1,4 +1,4 @@
-"""What this machine has for jaxgen, what it lacks, and how to get it."""
+"""`jaxgen doctor`: what this machine has for jaxgen, what it lacks, and how to get it."""
 
 import importlib.metadata
 import importlib.util
@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 
+from jaxgen.commands.output import Parser, print_json
+from jaxgen.parallel.processes import use_compilation_cache
 from jaxgen.runs.folder import PACKAGES
 
 # extra -> (a module that it brings, what it is for)
@@ -18,6 +20,17 @@ EXTRAS = {
     "plan": ("libtpu", "compiling for a TPU that is not here"),
     "prepare": ("tensorflow", "preparing TFDS data sets that need TensorFlow; reading them does not"),
 }
+
+
+def run(prog: str, arguments: list[str]) -> None:
+    """Print what is here and what is missing."""
+    parser = Parser(prog, "Versions, devices, cache, extras; what is missing and how to get it.").with_json()
+    args = parser.parse_args(arguments)
+    use_compilation_cache()
+    report = examine()
+    if args.json:
+        return print_json(report)
+    print(*lines(report), sep="\n")
 
 
 def examine() -> dict[str, Any]:
@@ -37,16 +50,16 @@ def examine() -> dict[str, Any]:
     }
 
 
-def lines(found: dict[str, Any]) -> list[str]:
-    """Say it for a person."""
+def lines(report: dict[str, Any]) -> list[str]:
+    """Return it as lines for a person."""
     rows = [
-        f"python {found['python']}  " + "  ".join(f"{name} {version}" for name, version in found["packages"].items()),
-        f"devices: {len(found['devices'])} ({found['backend']}): {', '.join(found['devices'][:8])}",
-        f"processes: {found['processes']}  CPUs: {found['cpus']}",
-        f"compilation cache: {found['compilation_cache']}",
-        f"data sets in {found['data_folder']}: {', '.join(found['prepared']) or 'none yet'}",
+        f"python {report['python']}  " + "  ".join(f"{name} {version}" for name, version in report["packages"].items()),
+        f"devices: {len(report['devices'])} ({report['backend']}): {', '.join(report['devices'][:8])}",
+        f"processes: {report['processes']}  CPUs: {report['cpus']}",
+        f"compilation cache: {report['compilation_cache']}",
+        f"data sets in {report['data_folder']}: {', '.join(report['prepared']) or 'none yet'}",
     ]
-    for name, there in found["extras"].items():
+    for name, there in report["extras"].items():
         rows.append(
             f"extra {name}: " + ("there" if there else f"missing; for {EXTRAS[name][1]}: uv sync --extra {name}")
         )

@@ -1,22 +1,39 @@
 """Experiments as JSON and as text."""
 
+import ast
 import dataclasses
+import functools
 import importlib
 import json
+import pathlib
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import flax.linen as nn
 
+import jaxgen
+from jaxgen.config import moved, project
 from jaxgen.errors import UserError
 
-LAYOUT = ("mesh", "rule")  # fields that say where numbers are computed, and not which
+LAYOUT = ("mesh", "rule", "loggers", "watchdog")  # fields that do not change which numbers are computed
+DEPTH = 64  # of nested values; what people write is far below it
 
 
 def encode(value: Any) -> Any:
-    """Turn an experiment, or any part of it, into JSON that `decode` turns back."""
+    """Turn an experiment, or any part of it, into JSON that `decode` turns back.
+
+    Raises UserError for values that JSON cannot hold, and for classes that could not be found again.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: encode(getattr(value, f.name)) for f in _fields(value)}
-        return {"type": f"{type(value).__module__}:{type(value).__qualname__}", **fields}
+        kind = type(value)
+        if "." in kind.__qualname__ or not _is_value(kind):
+            raise UserError(
+                f"an experiment cannot hold {kind.__qualname__}: its classes are frozen dataclasses or Linen modules, "
+                "defined at the top level of a module"
+            )
+        return {"type": f"{kind.__module__}:{kind.__name__}"} | {
+            f.name: encode(getattr(value, f.name)) for f in fields_of(kind)
+        }
     if isinstance(value, tuple):
         return [encode(v) for v in value]
     if value is None or isinstance(value, bool | int | float | str):
@@ -27,21 +44,137 @@ def encode(value: Any) -> Any:
     )
 
 
-def decode(data: Any) -> Any:
-    """Rebuild what `encode` wrote.
+def decode(data: Any, allow: Collection[str] = (), run: pathlib.Path | None = None) -> Any:
+    """Rebuild what `encode` wrote, by this version or an earlier one; the data need not be trusted.
 
-    Raises UserError if a class or a field that it names is not there any more.
+    Only frozen dataclasses and Linen modules are rebuilt: those of jaxgen, of the user's own project (the folder that
+    the command is run in, without what lies beside the run folder `run`; see `project.own_file`), and of the packages
+    in `allow`. Every type is checked before the first one is imported, and every class before the first one is called.
+
+    Raises UserError in one line for everything else, and if a class or a field is not there any more.
     """
+    _check_form(data, 0)
+    data = moved.renamed(data)
+    names = list(dict.fromkeys(node["type"] for node in _nodes(data)))
+    for name in names:
+        _check_name(name, allow, run)
+    kinds = {name: find(name) for name in names}
+    for node in _nodes(data):
+        known = [f.name for f in fields_of(kinds[node["type"]])]
+        for name in node:
+            if name != "type" and name not in known:
+                raise UserError(
+                    f"this run was made by other code: {node['type']} has no field {name!r:.60}; "
+                    f"it has {', '.join(known) or 'none'}"
+                )
+    return _build(data, kinds)
+
+
+def _check_form(data: Any, depth: int) -> None:
+    """Raise UserError unless the data has the form that `encode` writes."""
+    if depth > DEPTH:
+        raise UserError(f"this is no experiment: values are nested more than {DEPTH} deep")
+    if isinstance(data, dict):
+        if not isinstance(data.get("type"), str) or not all(isinstance(name, str) for name in data):
+            raise UserError(f"this is no experiment: {data!r:.60} names no type; it has the form module:Class")
+        module, _, name = data["type"].partition(":")
+        if not (name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
+            raise UserError(f"this is no experiment: the type {data['type']!r:.60} does not have the form module:Class")
+        data = list(data.values())
     if isinstance(data, list):
-        return tuple(decode(v) for v in data)
+        for item in data:
+            _check_form(item, depth + 1)
+    elif not (data is None or isinstance(data, bool | int | float | str)):
+        raise UserError(f"this is no experiment: JSON holds no {type(data).__name__}")
+
+
+def _nodes(data: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(data, dict):
+        yield data
+    if isinstance(data, dict | list):
+        for item in data.values() if isinstance(data, dict) else data:
+            yield from _nodes(item)
+
+
+def _check_name(kind: str, allow: Collection[str], run: pathlib.Path | None) -> None:
+    """Raise UserError unless a type may be rebuilt, as far as can be told without importing it."""
+    module, _, name = kind.partition(":")
+    package = module.partition(".")[0]
+    if module.rpartition(".")[2] == "__main__":
+        raise UserError(f"{kind} is refused: it is of a program, not of a module; move the class to a module")
+    if any(module == one or module.startswith(f"{one}.") for one in allow):
+        return
+    if package == "jaxgen":
+        file = project.file_below(jaxgen.__path__, module.split(".")[1:])
+    else:
+        file = project.own_file(module, run)
+        if file is None:
+            raise UserError(
+                f"{kind} is refused: it is neither of jaxgen nor of your own project in this folder; "
+                f"--allow {package} admits it, if you trust that package and the run"
+            )
+    if file is None or name not in _classes(file, file.stat().st_mtime_ns):
+        raise UserError(f"{kind} cannot be rebuilt: there is no such class (this run was made by other code)")
+
+
+@functools.lru_cache(maxsize=256)
+def _classes(file: pathlib.Path, changed: int) -> frozenset[str]:
+    """Return the names of the classes that a file, last changed at this time, defines at its top level."""
+    del changed
+    try:
+        tree = ast.parse(file.read_text())
+    except (OSError, ValueError, SyntaxError) as error:
+        raise UserError(f"cannot read {file}: {_one_line(error)}") from error
+    return frozenset(_top_level(tree.body))
+
+
+def _top_level(body: list[ast.stmt]) -> Iterator[str]:
+    for node in body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):  # also below "if" and "try"
+            for field in ("body", "orelse", "finalbody"):
+                yield from _top_level(getattr(node, field, []))
+
+
+def find(kind: str) -> type:
+    """Import the class that a name such as "jaxgen.models.dit:DiT" stands for; decide first whether it may be.
+
+    Raises UserError if it is not there, or is no frozen dataclass or Linen module of that very module.
+    """
+    module, _, name = kind.partition(":")
+    try:
+        value = vars(importlib.import_module(module)).get(name)
+    except Exception as error:  # whatever a module of the project may raise when it is run
+        raise UserError(f"{kind} cannot be rebuilt: {type(error).__name__}: {_one_line(error)}") from error
+    if not isinstance(value, type) or (value.__module__, value.__qualname__) != (module, name) or not _is_value(value):
+        raise UserError(f"{kind} is refused: it is no frozen dataclass or Linen module that is defined there")
+    return value
+
+
+def _build(data: Any, kinds: dict[str, type]) -> Any:
+    if isinstance(data, list):
+        return tuple(_build(item, kinds) for item in data)
     if not isinstance(data, dict):
         return data
-    module, name = data["type"].split(":")
+    fields = {name: _build(item, kinds) for name, item in data.items() if name != "type"}
     try:
-        found = getattr(importlib.import_module(module), name)
-        return found(**{key: decode(v) for key, v in data.items() if key != "type"})
-    except (ImportError, AttributeError, TypeError) as error:
-        raise UserError(f"this run was made by other code: cannot rebuild {module}.{name} ({error})") from error
+        return kinds[data["type"]](**fields)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a class may make of values that no one would give it
+        raise UserError(
+            f"this run was made by other code: cannot rebuild {data['type']} ({_one_line(error)})"
+        ) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _is_value(kind: type) -> bool:
+    parameters: Any = getattr(kind, "__dataclass_params__", None)
+    return issubclass(kind, nn.Module) or (parameters is not None and parameters.frozen)
 
 
 def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
@@ -49,7 +182,7 @@ def flatten(value: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(value, dict) and "type" in value:
         rows = {} if not prefix else {prefix: value["type"].split(":")[1]}
         for key, v in value.items():
-            if key != "type" and not (prefix == "objective" and key == "steps"):
+            if key != "type" and not (prefix == "objective" and key == "total_steps"):
                 rows |= flatten(v, f"{prefix}.{key}" if prefix else key)
         return rows
     if isinstance(value, list) and any(isinstance(v, dict) for v in value):
@@ -76,7 +209,7 @@ def describe(value: Any, indent: str = "") -> str:
     """Print an experiment as the Python expression that makes it, a line for each field that holds a value."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         inner = indent + "    "
-        fields = [f"{inner}{f.name}={describe(getattr(value, f.name), inner)},\n" for f in _fields(value)]
+        fields = [f"{inner}{f.name}={describe(getattr(value, f.name), inner)},\n" for f in fields_of(type(value))]
         return f"{type(value).__name__}({chr(10)}{''.join(fields)}{indent})" if fields else f"{type(value).__name__}()"
     if isinstance(value, tuple) and any(dataclasses.is_dataclass(v) for v in value):
         inner = indent + "    "
@@ -84,6 +217,7 @@ def describe(value: Any, indent: str = "") -> str:
     return repr(value)
 
 
-def _fields(value: Any) -> list[dataclasses.Field[Any]]:
-    hidden = {"parent", "name"} if isinstance(value, nn.Module) else set()
-    return [f for f in dataclasses.fields(value) if f.init and f.name not in hidden]
+def fields_of(kind: type) -> list[dataclasses.Field[Any]]:
+    """Return the fields that make up a value of this class."""
+    hidden = {"parent", "name"} if issubclass(kind, nn.Module) else set()
+    return [f for f in dataclasses.fields(kind) if f.init and f.name not in hidden]

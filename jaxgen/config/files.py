@@ -7,6 +7,7 @@ import pathlib
 import sys
 import traceback
 
+from jaxgen.config import project
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 
@@ -17,12 +18,15 @@ def load(path: pathlib.Path) -> Experiment:
     Raises UserError if the file is not there, cannot be run, or makes something else.
     """
     if not path.is_file():
-        near = difflib.get_close_matches(path.stem, [found.stem for found in find()], n=3, cutoff=0.5)
-        paths = [str(found) for found in find() if found.stem in near]
+        near = difflib.get_close_matches(path.stem, [file.stem for file in find()], n=3, cutoff=0.5)
+        paths = [str(file) for file in find() if file.stem in near]
         hint = f"perhaps you meant {' or '.join(paths)}" if paths else "`uv run jaxgen list` shows what there is"
         raise UserError(f"there is no config {path}; {hint}")
+    project.make_importable()
     # Named as it would be imported from here, so that classes which a config defines can be found again.
-    name = ".".join(path.with_suffix("").parts[-3:])
+    name = project.module_name(path)
+    if name.partition(".")[0] in sys.stdlib_module_names:
+        raise UserError(f"{path} has the name of a module of Python's own, {name}; give it another")
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is not a Python file")
@@ -32,29 +36,29 @@ def load(path: pathlib.Path) -> Experiment:
         spec.loader.exec_module(module)
         if not callable(getattr(module, "config", None)):
             raise UserError(f"{path} has no function config() that returns an Experiment")
-        made = module.config()
+        experiment = module.config()
     except UserError:
         raise
     except Exception as error:  # whatever a config may raise is its author's to read, in two lines
-        frame = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        frame = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path.absolute())]
         line = frame[-1].lineno if frame else getattr(error, "lineno", "?")
         what = error.msg if isinstance(error, SyntaxError) else error
         raise UserError(f"{path}, line {line}: {type(error).__name__}: {what}") from error
-    if not isinstance(made, Experiment):
-        raise UserError(f"config() in {path} returned {type(made).__name__}; it must return an Experiment")
-    return made
+    if not isinstance(experiment, Experiment):
+        raise UserError(f"config() in {path} returned {type(experiment).__name__}; it must return an Experiment")
+    return experiment
 
 
 def find() -> list[pathlib.Path]:
     """Return the config files of the folder `configs`, here or in the checkout that this package is in."""
-    here = pathlib.Path("configs")
-    if not here.is_dir():
-        here = pathlib.Path(__file__).parent.parent / "configs"
-    return sorted(path for path in here.glob("*/*.py") if not path.stem.startswith("_"))
+    folder = pathlib.Path("configs")
+    if not folder.is_dir():
+        folder = pathlib.Path(__file__).parents[2] / "configs"
+    return sorted(path for path in folder.glob("*/*.py") if not path.stem.startswith("_"))
 
 
 def summary(path: pathlib.Path) -> tuple[str, str]:
-    """Return (first line, promise) of a config's docstring; the promise is its paragraph that begins "Promise:"."""
-    lines = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")
-    promise = next((" ".join(p.split())[len("Promise: ") :] for p in lines if p.startswith("Promise: ")), "no promise")
-    return lines[0].replace("\n", " "), promise
+    """Return (first line, result) of a config's docstring; the result is its paragraph that begins "Result:"."""
+    paragraphs = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")
+    result = next((" ".join(p.split())[len("Result: ") :] for p in paragraphs if p.startswith("Result: ")), "no result")
+    return paragraphs[0].replace("\n", " "), result

@@ -21,7 +21,13 @@ def override(experiment: Experiment, arguments: Sequence[str], prog: str) -> Exp
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr):
-            return tyro.cli(Experiment, default=experiment, args=list(arguments), prog=prog)
+            return tyro.cli(
+                Experiment,
+                default=experiment,
+                args=list(arguments),
+                prog=prog,
+                config=(tyro.conf.AvoidSubcommands,),  # an optimizer that may be None is no command of its own
+            )
     except SystemExit as end:
         if not end.code:
             raise
@@ -43,9 +49,10 @@ def _shorten(box: str, experiment: Experiment) -> str:
     fields = [name for name in fields if not any(other.startswith(f"{name}.") for other in fields)]
 
     def likeness(name: str) -> float:
-        last = "--" + name.lstrip("-").rpartition(".")[2]
-        return max(difflib.SequenceMatcher(None, word, text).ratio() for text in (name, last))
+        parts = [f"--{part}" for part in name.lstrip("-").split(".")]
+        return max(difflib.SequenceMatcher(None, word, text).ratio() for text in (name, *parts))
 
-    near = [name for name in sorted(fields, key=likeness, reverse=True)[:2] if likeness(name) > 0.7]
+    ordered = sorted(fields, key=lambda name: (-likeness(name), name.count(".")))
+    near = [name for name in ordered[:2] if likeness(name) > 0.7]
     hint = f"perhaps you meant {' or '.join(near)}" if near else "--help lists the names"
     return f"unknown option {word}; {hint}"

@@ -1,4 +1,4 @@
-"""Augmentations as values: pure functions of (rng, example) that keep image, mask and boxes aligned.
+"""Augmentations as values: pure functions of (rng, example) that keep image, target, mask and boxes aligned.
 
 Mixup and CutMix mix the examples of a batch and so belong to the objective, on the device.
 """
@@ -22,19 +22,12 @@ class Transform(Protocol):
     def __call__(self, rng: np.random.Generator, example: Example) -> Example: ...
 
 
-@runtime_checkable
-class Wholesale(Protocol):
-    """A transform that draws nothing, and does to a batch what it does to each example of it."""
-
-    def of_batch(self, batch: Example) -> Example: ...
-
-
 # --- sizes ------------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
 class Resize:
-    """Resize to height x width, whatever the proportions were."""
+    """Resize to height x width, in any proportions."""
 
     height: int
     width: int
@@ -57,7 +50,7 @@ class ResizeShort:
 
 @dataclasses.dataclass(frozen=True)
 class CenterCrop:
-    """The middle height x width of the picture, padded where it is smaller (mean colour / 255)."""
+    """The middle height x width of the image, padded where it is smaller (mean colour / 255)."""
 
     height: int
     width: int
@@ -70,7 +63,7 @@ class CenterCrop:
 
 @dataclasses.dataclass(frozen=True)
 class PadTo:
-    """Pad below and to the right up to height x width (mean colour / 255). Raises UserError if a picture is larger."""
+    """Pad below and to the right up to height x width (mean colour / 255). Raises UserError if an image is larger."""
 
     height: int
     width: int
@@ -78,7 +71,7 @@ class PadTo:
     def __call__(self, rng: np.random.Generator, example: Example) -> Example:
         h, w = geometry.size(example)
         if h > self.height or w > self.width:
-            raise UserError(f"PadTo({self.height}, {self.width}): a picture is {h}x{w}; resize or crop it before")
+            raise UserError(f"PadTo({self.height}, {self.width}): an image is {h}x{w}; resize or crop it before")
         return geometry.place(example, 0, 0, self.height, self.width)
 
 
@@ -103,7 +96,7 @@ class RandomResizedCrop:
     height: int
     width: int
     scale: tuple[float, float] = (0.08, 1.0)
-    """Share of the picture's area."""
+    """Share of the image's area."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Width over height, drawn evenly in its logarithm."""
 
@@ -160,7 +153,7 @@ class PadCrop:
     width: int
     pad: int = 4
     fill: int | None = None
-    """Grey level of the padding; None for the picture's mean colour."""
+    """Grey level of the padding; None for the image's mean colour."""
 
     def __call__(self, rng: np.random.Generator, example: Example) -> Example:
         h, w = geometry.size(example)
@@ -188,7 +181,7 @@ class Rotate:
 
     degrees: float = 10.0
     fill: int | None = None
-    """Grey level of the padding; None for the picture's mean colour."""
+    """Grey level of the padding; None for the image's mean colour."""
 
     def __call__(self, rng: np.random.Generator, example: Example) -> Example:
         angle = rng.uniform(-self.degrees, self.degrees)
@@ -207,7 +200,7 @@ class Affine:
     shift: float = 0.1
     """Largest shift either way, as a share of each side."""
     fill: int | None = None
-    """Grey level of the padding; None for the picture's mean colour."""
+    """Grey level of the padding; None for the image's mean colour."""
 
     def __call__(self, rng: np.random.Generator, example: Example) -> Example:
         h, w = geometry.size(example)
@@ -221,7 +214,7 @@ class Affine:
 
 @dataclasses.dataclass(frozen=True)
 class Photometric:
-    """Change brightness, contrast, saturation and hue, together one affine map of the colours; the shapes stay."""
+    """Change brightness, contrast, saturation and hue of the image, together one affine map of its colours."""
 
     brightness: float = 0.2
     """Factors are drawn from 1 - brightness … 1 + brightness; likewise below."""
@@ -243,7 +236,7 @@ class Photometric:
 
 @dataclasses.dataclass(frozen=True)
 class Cutout:
-    """Paint a square over with the mean colour, and its mask with 255: what is hidden is not asked for.
+    """Paint a square of the image over with its mean colour, and of the mask with 255: what is hidden does not count.
 
     Its centre may lie anywhere, so that it may stick out (arXiv:1708.04552).
     """
@@ -299,11 +292,7 @@ def _chroma(saturation: float, hue: float) -> Float[np.ndarray, "3 3"]:
 
 @dataclasses.dataclass(frozen=True)
 class Unlabelled:
-    """Drop the label: a generator of labelled data learns their classes unless the experiment says that it does not."""
+    """Drop the label, of an example or of a batch, for an unconditional generator of labelled data."""
 
     def __call__(self, rng: np.random.Generator, example: Example) -> Example:
-        return self.of_batch(example)
-
-    def of_batch(self, batch: Example) -> Example:
-        """Do the same to a batch."""
-        return {key: value for key, value in batch.items() if key != "label"}
+        return {key: value for key, value in example.items() if key != "label"}

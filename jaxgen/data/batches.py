@@ -1,4 +1,4 @@
-"""Batches as functions of position: batch k = f(seed, k), whatever the devices, processes and workers.
+"""Batches as functions of position: batch k = f(seed, k), for any number of devices, processes and workers.
 
 So the order of the data needs no checkpoint: a run that starts at step k asks for batch k. Position j = k·B + i of
 the endless training sequence is example permutation(seed, epoch)[j mod N] of epoch j // N, with draws from (seed, j).
@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from jaxgen.data.augment import Transform, Wholesale
+from jaxgen.data.augment import Transform, Unlabelled
 from jaxgen.data.source import Examples, Source, Table
 from jaxgen.errors import UserError
 from jaxgen.typing import IGNORE, Example
 
-RAGGED = frozenset({"boxes", "labels", "caption"})  # of another length in every example: they do not stack
-THREADS = 1  # that make batches ahead of the step: a second one would fight the first for the interpreter's lock
+RAGGED = frozenset({"boxes", "labels", "caption"})  # their length differs from example to example: they do not stack
+THREADS = 1  # that make batches ahead of the step: a second one would wait for the interpreter's lock
 AHEAD = 4  # batches made ahead of the step
 
 Rows = Int[np.ndarray, " n"]  # places in a batch: those that one process has to read
@@ -34,7 +34,21 @@ class Pipeline:
     source: Source
     transforms: tuple[Any, ...] = ()  # of Transform; Any lets the command line reach into each
     workers: int = 0
-    """Processes that make batches; 0 makes them in threads, which is enough for small pictures."""
+    """Processes that make batches; 0 makes them in threads, which is enough for small images."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSpec:
+    """What a run knows of its data without opening it: the classes, and the arrays of one training example."""
+
+    classes: tuple[str, ...]
+    element: dict[str, tuple[tuple[int, ...], np.dtype]]
+    """Shape and type of each array that one example gives to a batch."""
+
+    @classmethod
+    def of(cls, examples: Examples, transforms: Sequence[Transform]) -> "DataSpec":
+        """Read one example."""
+        return cls(examples.classes, element(examples, transforms))
 
 
 def train_batches(
@@ -50,7 +64,7 @@ def train_batches(
 ) -> Iterator[Batch]:
     """Yield these rows, by default all, of the batches start … stop-1, made ahead of time by Grain.
 
-    Raises UserError if the pictures of a batch differ in size.
+    Raises UserError if the images of a batch differ in size.
     """
     rows = np.arange(batch_size) if rows is None else rows
     return _ahead(_Train(examples, tuple(transforms), seed, batch_size, rows, stop), start, workers)
@@ -80,6 +94,15 @@ def element(examples: Examples, transforms: Sequence[Transform]) -> dict[str, tu
     return {key: (value.shape, value.dtype) for key, value in row.items()}
 
 
+def rows_at(examples: Examples, transforms: Sequence[Transform], indices: Sequence[int]) -> Batch:
+    """Return the examples at these places as one batch, prepared as evaluation prepares them.
+
+    Raises UserError if their images differ in size.
+    """
+    chain = tuple(transforms)
+    return _stacked([_augmented(examples, chain, int(i), np.random.default_rng(int(i))) for i in indices])
+
+
 class _Train:
     """The training batches by number; Grain's threads and workers ask for them in any order."""
 
@@ -94,10 +117,10 @@ class _Train:
 
     def __getitem__(self, index: int) -> Batch:
         places = [index * self._batch_size + int(i) for i in self._rows]
-        whole = [t for t in self._transforms if isinstance(t, Wholesale)]
-        if isinstance(self._examples, Table) and len(whole) == len(self._transforms):
+        if isinstance(self._examples, Table) and all(isinstance(t, Unlabelled) for t in self._transforms):
             batch = self._examples.take(np.array([self._example(j) for j in places]))
-            return functools.reduce(lambda batch, transform: transform.of_batch(batch), whole, batch)
+            rng = np.random.default_rng(0)  # which nothing is drawn from
+            return functools.reduce(lambda batch, transform: transform(rng, batch), self._transforms, batch)
         return _stacked([self._row(j) for j in places])
 
     def _example(self, j: int) -> int:
@@ -134,16 +157,16 @@ class _Test:
 
 def _ahead(batches: _Train | _Test, start: int, workers: int) -> Iterator[Batch]:
     """Let Grain make the batches from `start` on. To Grain a batch is one element: it has nothing to stack or drop."""
-    import grain  # takes a second, for which a command that opens no data need not wait
+    import grain  # takes a second, and a command that opens no data need not wait
     from absl import flags
 
-    # A thread that makes pictures gives Python back every 5 ms by default: as long as a small step takes to dispatch.
+    # A thread that makes images holds the interpreter for 5 ms by default: as long as a small step takes to dispatch.
     sys.setswitchinterval(5e-4)
     options = grain.ReadOptions(num_threads=THREADS, prefetch_buffer_size=AHEAD)
     ahead = grain.MapDataset.source(batches)[start:].to_iter_dataset(options)
     if not workers:
         return iter(ahead)
-    flags.FLAGS.mark_as_parsed()  # Grain asks absl for its flags here; nobody has parsed any
+    flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags here; they have not been parsed
     # Through pipes: shared memory is often 64 MB in a container, and outlives a process that is killed.
     by_pipe = grain.experimental.DatasetOptions(min_shm_size=1 << 62)
     ahead = grain.experimental.WithOptionsIterDataset(ahead, by_pipe)
@@ -152,9 +175,9 @@ def _ahead(batches: _Train | _Test, start: int, workers: int) -> Iterator[Batch]
 
 
 def _beyond_workers(feed: Iterator[Batch], batches: _Train | _Test, start: int) -> Iterator[Batch]:
-    """Yield what workers make; once they were stopped, make the batches here.
+    """Yield what workers make; once they were stopped, make the batches in this process.
 
-    A scheduler that ends a job signals its whole process group: the workers die at once, while the run still wants a
+    A scheduler that ends a job signals its whole process group: the workers end at once, while the run still needs a
     batch or two before the step at which it saves.
     """
     for number in range(start, len(batches)):

@@ -1,8 +1,8 @@
 """The embedded data sets as TFDS builders, written and read without TensorFlow.
 
-What keeps TensorFlow out: images are handed over as PNG bytes (TFDS encodes arrays with TensorFlow), files are
-ArrayRecord, and metadata and checksums are not looked for beside the module. A change of what a builder writes needs a
-new VERSION, for whoever has prepared the old one keeps it.
+What keeps TensorFlow out: images are passed as PNG bytes (TFDS encodes arrays with TensorFlow), files are ArrayRecord,
+and metadata and checksums are not read from files next to the module. A change of what a builder writes needs a new
+VERSION: a prepared data set is never prepared again.
 """
 
 import contextlib
@@ -28,19 +28,19 @@ SIZES = {"train": 6000, "test": 1000}  # scenes
 def prepared(builder: type[tfds.core.GeneratorBasedBuilder]) -> tfds.core.GeneratorBasedBuilder:
     """Return the builder with its data on disk, which the first call writes.
 
-    Data are written beside their place and moved there at once: of processes that start together, each writes, the
-    first to finish moves, and the others take what they find. Raises UserError if the place cannot be written.
+    Data are written to a temporary folder and moved into place at once: of processes that start together, each writes,
+    the first to finish moves, and the others use its data. Raises UserError if the place cannot be written.
     """
     directory = data_directory()
-    place = builder(data_dir=directory, file_format="array_record")
-    if not place.data_path.exists():
-        print(f"preparing {builder.name} in {place.data_path} (once)", file=sys.stderr)
+    ready = builder(data_dir=directory, file_format="array_record")
+    if not ready.data_path.exists():
+        print(f"preparing {builder.name} in {ready.data_path} (once)", file=sys.stderr)
         tfds.disable_progress_bar()
         try:
-            with contextlib.redirect_stdout(io.StringIO()):  # standard output may be promised to JSON
-                place.download_and_prepare()
+            with contextlib.redirect_stdout(io.StringIO()):  # standard output may be for JSON alone
+                ready.download_and_prepare()
         except OSError as error:
-            if not place.data_path.exists():  # nor has another process been faster
+            if not ready.data_path.exists():  # another process may have been faster
                 raise UserError(f"cannot write {directory} ({error}); set TFDS_DATA_DIR to another folder") from error
     return builder(data_dir=directory, file_format="array_record")
 
@@ -97,12 +97,12 @@ class ScenesBuilder(_Builder):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
         for i, scene in enumerate(render.scenes(split, SIZES[split])):
-            pictures = {"image": png(scene.image), "mask": png(scene.mask)}
-            yield i, pictures | {"boxes": scene.boxes, "labels": scene.labels, "caption": scene.caption}
+            images = {"image": png(scene.image), "mask": png(scene.mask)}
+            yield i, images | {"boxes": scene.boxes, "labels": scene.labels, "caption": scene.caption}
 
 
 def png(image: Image.Image) -> bytes:
-    """Encode losslessly: run lengths alone take half the time of the default settings, and no more room."""
+    """Encode losslessly: run lengths alone take half the time of the default settings, and no more space."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
     return buffer.getvalue()

@@ -13,10 +13,10 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by number of channels
 
 
 def read_image(file: Path | bytes, channels: int, name: str) -> UInt8[np.ndarray, "h w c"]:
-    """Read a picture, grey or in colour as `channels` asks. Raises UserError if it is not an 8-bit picture."""
+    """Read an image, grey or in colour as `channels` asks. Raises UserError if it is not an 8-bit image."""
     image = _load(file, name)
     if image.mode[0] in "IF":
-        raise UserError(f"{name}: {image.mode} pixels; convert the picture to 8 bits a channel")
+        raise UserError(f"{name}: {image.mode} pixels; convert the image to 8 bits per channel")
     pixels = np.asarray(image if image.mode == MODES[channels] else image.convert(MODES[channels]))
     return pixels if pixels.ndim == 3 else pixels[:, :, None]
 

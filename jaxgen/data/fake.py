@@ -1,16 +1,17 @@
-"""Data sets without files: shapes to try a model on, with just enough of a signal that a batch of it can be learnt."""
+"""Data sets without files, to try a model on: of any shape, with just enough signal that a batch can be learned."""
 
+import abc
 import dataclasses
 
 import numpy as np
 
-from jaxgen.data.source import Examples
+from jaxgen.data.source import Examples, Shape
 from jaxgen.typing import IGNORE, Example
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FakeLabels:
-    """Noise tinted by its class: `image` u8[h w c] and `label`. Example i is a function of (seed, i)."""
+class _Fake(abc.ABC):
+    """What the sources have in common. Example i is a function of (seed, i)."""
 
     height: int
     width: int
@@ -19,25 +20,39 @@ class FakeLabels:
     size: int = 256
     """Number of examples."""
     seed: int = 0
+
+    @abc.abstractmethod
+    def open(self) -> Examples:
+        """Return the examples."""
+
+    @classmethod
+    def of(cls, shape: Shape, classes: int, count: int) -> "_Fake":
+        """Return a source of `count` images of this shape (height, width, channels)."""
+        height, width, channels = shape
+        return cls(height=height, width=width, channels=channels, classes=classes, size=count)
+
+    def shape(self) -> Shape:
+        return self.height, self.width, self.channels
+
+    def fake(self, shape: Shape, classes: int, count: int) -> "_Fake":
+        height, width, channels = shape
+        return dataclasses.replace(
+            self, height=height, width=width, channels=channels, classes=classes if self.classes else 0, size=count
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FakeLabels(_Fake):
+    """Noise coloured by its class: `image` u8[h w c] and `label`, or without classes the image alone."""
 
     def open(self) -> Examples:
         return _Labels(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FakeMasks:
-    """Noise tinted by the classes of a grid of cells: `image` u8[h w c] and `mask`, with a frame of 255 = ignore.
+class FakeMasks(_Fake):
+    """Noise coloured by the classes of a grid of cells: `image` u8[h w c] and `mask`, with a frame of 255 = ignore."""
 
-    Example i is a function of (seed, i).
-    """
-
-    height: int
-    width: int
-    channels: int = 3
-    classes: int = 10
-    size: int = 256
-    """Number of examples."""
-    seed: int = 0
     cells: int = 4
     """Cells along each side of the grid."""
 
@@ -46,16 +61,13 @@ class FakeMasks:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FakeLatents:
-    """Noise around a mean that is its class's: `image` f32[h w c] and `label`. Example i is a function of (seed, i)."""
+class FakeLatents(_Fake):
+    """Noise around a mean that is its class's: `image` f32[h w c] and `label`."""
 
     height: int = 32
     width: int = 32
     channels: int = 4
     classes: int = 1000
-    size: int = 256
-    """Number of examples."""
-    seed: int = 0
 
     def open(self) -> Examples:
         return _Latents(self)
@@ -82,7 +94,7 @@ class _Labels:
     def __init__(self, fake: FakeLabels):
         self.classes = _names(fake.classes)
         self._fake = fake
-        self._tints = _tints(fake.classes, fake.channels)
+        self._colours = _colours(fake.classes, fake.channels)
 
     def __len__(self) -> int:
         return self._fake.size
@@ -90,16 +102,18 @@ class _Labels:
     def __getitem__(self, index: int) -> Example:
         fake = self._fake
         rng = _generator(fake.seed, index, fake.size)
-        label = rng.integers(fake.classes)
+        label = rng.integers(max(fake.classes, 1))
         noise = rng.integers(0, 128, (fake.height, fake.width, fake.channels), np.uint8)
-        return {"image": noise + self._tints[label], "label": np.array(label, np.int32)}
+        if not fake.classes:
+            return {"image": noise}
+        return {"image": noise + self._colours[label], "label": np.array(label, np.int32)}
 
 
 class _Masks:
     def __init__(self, fake: FakeMasks):
         self.classes = _names(fake.classes)
         self._fake = fake
-        self._tints = _tints(fake.classes, fake.channels)
+        self._colours = _colours(fake.classes, fake.channels)
 
     def __len__(self) -> int:
         return self._fake.size
@@ -112,7 +126,7 @@ class _Masks:
         columns = np.arange(fake.width) * fake.cells // fake.width
         mask = grid[rows[:, None], columns[None]]
         noise = rng.integers(0, 128, (fake.height, fake.width, fake.channels), np.uint8)
-        image = noise + self._tints[mask]
+        image = noise + self._colours[mask]
         mask[[0, -1]] = IGNORE
         mask[:, [0, -1]] = IGNORE
         return {"image": image, "mask": mask}
@@ -128,7 +142,7 @@ def _names(classes: int) -> tuple[str, ...]:
     return tuple(f"class {k}" for k in range(classes))
 
 
-def _tints(classes: int, channels: int) -> np.ndarray:
-    """A tint u8[c] for each class, evenly spread over 0..127 in every channel, in another order in each."""
-    tints = np.linspace(0, 127, classes).astype(np.uint8)
-    return np.stack([np.random.default_rng(channel).permutation(tints) for channel in range(channels)], axis=1)
+def _colours(classes: int, channels: int) -> np.ndarray:
+    """A colour u8[c] for each class, evenly spread over 0..127 in every channel, in another order in each."""
+    levels = np.linspace(0, 127, classes).astype(np.uint8)
+    return np.stack([np.random.default_rng(channel).permutation(levels) for channel in range(channels)], axis=1)

@@ -1,4 +1,4 @@
-"""Folders of pictures: one a class, or pictures beside their masks."""
+"""Folders of images: one for each class, or images and their masks."""
 
 import dataclasses
 from pathlib import Path
@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from jaxgen.data.decode import read_ids, read_image
-from jaxgen.data.source import Examples, checked
-from jaxgen.errors import UserError
+from jaxgen.data.fake import FakeLabels, FakeMasks
+from jaxgen.data.source import Examples, Shape, Source, checked
+from jaxgen.errors import DataNotFound, UserError
 from jaxgen.typing import Example
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
@@ -15,9 +16,9 @@ SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", 
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-    """A folder for each class, with its pictures anywhere below it: `image` u8[h w c] and `label`.
+    """A folder for each class, with its images anywhere below it: `image` u8[h w c] and `label`.
 
-    Raises UserError when opened if a folder is missing or holds no picture, when read if a picture is unreadable.
+    Raises UserError when opened if a folder is missing or holds no image, when read if an image is unreadable.
     """
 
     path: str
@@ -28,29 +29,38 @@ class Folder:
     def open(self) -> Examples:
         root = _directory(self.path)
         classes = self.classes or tuple(sorted(child.name for child in root.iterdir() if child.is_dir()))
-        files = [(file, label) for label, name in enumerate(classes) for file in _pictures(_directory(root / name))]
+        for name in classes:
+            if not (root / name).is_dir():
+                raise UserError(f"no folder {root / name}")
+        files = [(file, label) for label, name in enumerate(classes) for file in _images(root / name)]
         if not files:
-            raise UserError(f"{root} holds no pictures; expected {root}/<class>/*.png")
+            raise UserError(f"{root} holds no images; expected {root}/<class>/*.png")
         return checked(_Labelled(files, classes, self.channels), where=lambda i: str(files[i][0]))
+
+    def shape(self) -> Shape | None:
+        return None
+
+    def fake(self, shape: Shape, classes: int, count: int) -> Source:
+        return FakeLabels.of(shape, classes, count)
 
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationFolder:
-    """Pictures and masks in two folders, matched by name: `image` u8[h w c] and `mask` u8[h w].
+    """Images and masks in two folders, matched by name: `image` u8[h w c] and `mask` u8[h w].
 
     A mask is a PNG of ids, with a palette or grey. Raises UserError when opened if a folder, a mask or every pair is
-    missing, when read if a file is unreadable, if the sizes of a pair differ or if a mask holds a foreign id.
+    missing, when read if a file is unreadable, if the sizes of a pair differ or if a mask holds an id of no class.
     """
 
     images: str
     masks: str
     classes: tuple[str, ...]
     ids: str | None = None
-    """File of names, one a line (as VOC's ImageSets): only these are read. None for all pictures."""
+    """File of names, one a line (as VOC's ImageSets): only these are read. None for all images."""
     lookup: tuple[int, ...] = ()
     """Position = raw mask id, entry = id; ids beyond its end stay as they are."""
     image_suffix: str = ""
-    """What follows the name in a picture's stem: "_leftImg8bit"."""
+    """What follows the name in an image's stem: "_leftImg8bit"."""
     mask_suffix: str = ""
     """What follows the name in a mask's stem: "_gtFine_labelIds"."""
     channels: int = 3
@@ -60,8 +70,8 @@ class SegmentationFolder:
         masks = _by_name(_directory(self.masks), self.mask_suffix)
         names = sorted(images) if self.ids is None else _listed(Path(self.ids))
         if not set(images) & set(masks):
-            raise UserError(f"no picture in {self.images} has a mask of the same name in {self.masks}")
-        for kind, files, place in (("picture", images, self.images), ("mask", masks, self.masks)):
+            raise UserError(f"no image in {self.images} has a mask of the same name in {self.masks}")
+        for kind, files, place in (("image", images, self.images), ("mask", masks, self.masks)):
             missing = [name for name in names if name not in files]
             if missing:
                 shown = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
@@ -72,6 +82,12 @@ class SegmentationFolder:
         pairs = [(images[name], masks[name]) for name in names]
         examples = _Pairs(pairs, self.classes, self.channels)
         return checked(examples, self.lookup, where=lambda i: str(pairs[i][1]))
+
+    def shape(self) -> Shape | None:
+        return None
+
+    def fake(self, shape: Shape, classes: int, count: int) -> Source:
+        return FakeMasks.of(shape, classes, count)
 
 
 class _Labelled:
@@ -111,17 +127,17 @@ def _size(array: np.ndarray) -> str:
 def _directory(path: str | Path) -> Path:
     path = Path(path).expanduser()
     if not path.is_dir():
-        raise UserError(f"no folder {path}")
+        raise DataNotFound(f"no folder {path}")
     return path
 
 
-def _pictures(root: Path) -> list[Path]:
+def _images(root: Path) -> list[Path]:
     return sorted(file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES)
 
 
 def _by_name(root: Path, suffix: str) -> dict[str, Path]:
     """Map "folder/stem", less the suffix, to the file."""
-    files = {file.relative_to(root).with_suffix("").as_posix(): file for file in _pictures(root)}
+    files = {file.relative_to(root).with_suffix("").as_posix(): file for file in _images(root)}
     return {stem.removesuffix(suffix): file for stem, file in files.items() if stem.endswith(suffix)}
 
 

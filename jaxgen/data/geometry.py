@@ -1,7 +1,8 @@
-"""The moves that all augmentations are made of. Each moves image, mask and boxes alike and returns a new example.
+"""The moves that all augmentations are made of. Each moves image, target, mask and boxes alike into a new example.
 
-Images are interpolated bilinearly (with antialiasing where they shrink), masks by nearest neighbour; outside the
-picture lies its mean colour, or a given grey level, and the mask id 255. A caption goes where it may no longer be true.
+Images are interpolated bilinearly (with antialiasing where they shrink), masks by nearest neighbour. Outside the image
+lies its mean colour, or a given grey level, and the mask id 255. A caption is dropped where it may no longer be true.
+All raise UserError for pixels that they do not know how to move; see `pixels`.
 """
 
 import math
@@ -10,16 +11,36 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from jaxgen.errors import UserError
 from jaxgen.typing import IGNORE, Example
 
+PIXELS = ("image", "target")  # images u8[h w c] of one size, moved alike: a paired target follows its image
 Box = tuple[float, float, float, float]  # y0 x0 y1 x1 in pixels
 
 MAX_SIDE = 64  # pixels along each side that the mean colour is taken over
 
 
 def size(example: Example) -> tuple[int, int]:
-    """Return (height, width) of the picture."""
+    """Return (height, width) of the image."""
     return example["image"].shape[:2]
+
+
+def pixels(example: Example) -> list[str]:
+    """Return the names of the example's images.
+
+    Raises UserError where one has another size than `image`, or another array of the image's height and width has a
+    name that does not say how its pixels move: if it stayed while the image moves, it would be wrong without an error.
+    """
+    h, w = size(example)
+    for key, value in example.items():
+        same = value.shape[:2] == (h, w)
+        if key in PIXELS and not same:
+            raise UserError(f"{key} is {'x'.join(map(str, value.shape[:2]))}, but image is {h}x{w}; resize them before")
+        if key not in (*PIXELS, "mask", "boxes") and same:
+            raise UserError(
+                f"{key}: transforms do not know how to move these {h}x{w} pixels; they move image, target and mask"
+            )
+    return [key for key in PIXELS if key in example]
 
 
 def without_caption(example: Example) -> Example:
@@ -36,13 +57,14 @@ def mean_colour(image: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, " c"]:
 
 
 def cut(example: Example, box: Box, height: int, width: int) -> Example:
-    """Cut (y0, x0, y1, x1), which lies inside the picture, and resize it to height x width."""
+    """Cut (y0, x0, y1, x1), which lies inside the image, and resize it to height x width."""
     y0, x0, y1, x1 = box
+    images = pixels(example)
     whole = box == (0, 0, *size(example))
     if whole and size(example) == (height, width):
         return example
     out = example if whole else without_caption(example)
-    out = out | {"image": _resized(example["image"], box, height, width, Image.Resampling.BILINEAR)}
+    out = out | {key: _resized(example[key], box, height, width, Image.Resampling.BILINEAR) for key in images}
     if "mask" in example:
         out["mask"] = _resized(example["mask"][:, :, None], box, height, width, Image.Resampling.NEAREST)[:, :, 0]
     if "boxes" in example:
@@ -53,15 +75,16 @@ def cut(example: Example, box: Box, height: int, width: int) -> Example:
 
 
 def place(example: Example, top: int, left: int, height: int, width: int, fill: int | None = None) -> Example:
-    """Place the picture with its corner at (top, left) on a canvas height x width that is large enough."""
+    """Place the image with its corner at (top, left) on a canvas height x width that is large enough."""
     h, w = size(example)
+    images = pixels(example)
     if (h, w) == (height, width):
         return example
-    image = example["image"]
-    canvas = np.empty((height, width, image.shape[2]), np.uint8)
-    canvas[...] = mean_colour(image) if fill is None else fill
-    canvas[top : top + h, left : left + w] = image
-    out = example | {"image": canvas}
+    out = dict(example)
+    for key in images:
+        out[key] = np.empty((height, width, example[key].shape[2]), np.uint8)
+        out[key][...] = mean_colour(example[key]) if fill is None else fill
+        out[key][top : top + h, left : left + w] = example[key]
     if "mask" in example:
         out["mask"] = np.full((height, width), IGNORE, np.uint8)
         out["mask"][top : top + h, left : left + w] = example["mask"]
@@ -73,7 +96,7 @@ def place(example: Example, top: int, left: int, height: int, width: int, fill: 
 def window(
     example: Example, scaled: tuple[int, int], corner: tuple[int, int], height: int, width: int, fill: int | None = None
 ) -> Example:
-    """Resize the picture to `scaled`, then cut height x width at `corner`; what lies outside the picture is padded."""
+    """Resize the image to `scaled`, then cut height x width at `corner`; what lies outside the image is padded."""
     (h, w), (hs, ws), (top, left) = size(example), scaled, corner
     y0, x0, y1, x1 = max(top, 0), max(left, 0), min(top + height, hs), min(left + width, ws)
     inner = cut(example, (y0 * h / hs, x0 * w / ws, y1 * h / hs, x1 * w / ws), y1 - y0, x1 - x0)
@@ -82,7 +105,7 @@ def window(
 
 def mirror(example: Example) -> Example:
     """Exchange left and right."""
-    out = without_caption(example) | {"image": example["image"][:, ::-1]}
+    out = without_caption(example) | {key: example[key][:, ::-1] for key in pixels(example)}
     if "mask" in example:
         out["mask"] = example["mask"][:, ::-1]
     if "boxes" in example:
@@ -99,15 +122,16 @@ def warp(
 
     A box becomes the box around its mapped corners, so that it may be wider than what it holds.
     """
-    image = example["image"]
     h, w = size(example)
     centre = np.array([w / 2, h / 2])
     target = centre + np.array(shift)
     inverse = np.linalg.inv(matrix)
     offset = centre - inverse @ target
     coefficients = (*inverse[0].tolist(), float(offset[0]), *inverse[1].tolist(), float(offset[1]))
-    outside = mean_colour(image).tolist() if fill is None else [fill] * image.shape[2]
-    out = without_caption(example) | {"image": _warped(image, coefficients, outside, Image.Resampling.BILINEAR)}
+    out = without_caption(example)
+    for key in pixels(example):
+        outside = mean_colour(example[key]).tolist() if fill is None else [fill] * example[key].shape[2]
+        out[key] = _warped(example[key], coefficients, outside, Image.Resampling.BILINEAR)
     if "mask" in example:
         out["mask"] = _warped(example["mask"][:, :, None], coefficients, [IGNORE], Image.Resampling.NEAREST)[:, :, 0]
     if "boxes" in example:

@@ -1,12 +1,13 @@
-"""Prepared latents: what an autoencoder made of pictures once, so that training need not run it."""
+"""Prepared latents: images that an autoencoder encoded once, so that training need not run it."""
 
 import dataclasses
 import pathlib
 
 import numpy as np
 
-from jaxgen.data.source import Examples
-from jaxgen.errors import UserError
+from jaxgen.data.fake import FakeLatents
+from jaxgen.data.source import Examples, Shape, Source
+from jaxgen.errors import DataNotFound, UserError
 from jaxgen.typing import Example
 
 
@@ -24,14 +25,14 @@ class Latents:
     """Subtracted from each channel; () for 0."""
     std: tuple[float, ...] = ()
     """What each channel is divided by afterwards, to have the standard deviation that the net expects; () for 1.
-    Once, here and nowhere else: whoever decodes samples undoes it."""
+    Samples are decoded after the opposite: multiplied by it, the mean added."""
 
     def open(self) -> Examples:
         folder = pathlib.Path(self.folder)
         paths = [folder / f"{self.split}_{name}.npy" for name in ("latents", "labels")]
         for path in paths:
             if not path.is_file():
-                raise UserError(
+                raise DataNotFound(
                     f"there is no {path}: encode the data set once and save f16[n h w c] latents and integer labels "
                     "by numpy.save, or try the config with --train.source and --test.source replaced by FakeLatents"
                 )
@@ -48,6 +49,13 @@ class Latents:
                     f"Latents.{name} has {len(values)} values; the latents have {latents.shape[-1]} channels"
                 )
         return _Latents(self, latents, labels)
+
+    def shape(self) -> Shape:
+        """Return the shape of the Stable Diffusion autoencoder's latents of 256x256 pixels."""
+        return 32, 32, 4
+
+    def fake(self, shape: Shape, classes: int, count: int) -> Source:
+        return FakeLatents.of(shape, classes, count)
 
 
 class _Latents:

@@ -1,4 +1,4 @@
-"""Points in the plane around known centres: data whose density is known, so that a generator can be held to it."""
+"""Points in the plane around known centres: data whose density is known, so that samples can be compared with it."""
 
 import abc
 import dataclasses
@@ -7,7 +7,7 @@ import math
 import numpy as np
 from jaxtyping import Float32, Float64, Int, Int32
 
-from jaxgen.data.source import Examples
+from jaxgen.data.source import Examples, Shape
 from jaxgen.errors import UserError
 from jaxgen.typing import Example
 
@@ -31,10 +31,17 @@ class Mixture(abc.ABC):
 
     def open(self) -> Examples:
         centres = self.centres()
-        # From a stream each, so that example i does not depend on how many follow it.
+        # Each from its own stream, so that example i does not depend on how many follow it.
         labels = np.random.default_rng((self.seed, 0)).integers(len(centres), size=self.size, dtype=np.int32)
         noise = np.random.default_rng((self.seed, 1)).standard_normal((self.size, 2))
         return _Points((centres[labels] + self.std * noise).astype(np.float32), labels, len(centres))
+
+    def shape(self) -> Shape:
+        return (2,)
+
+    def fake(self, shape: Shape, classes: int, count: int) -> "Mixture":
+        """Return fewer of the same points: they need no files."""
+        return dataclasses.replace(self, size=count)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -55,7 +55,7 @@ class Material:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """A picture and all that is true of it."""
+    """An image and what is true of it."""
 
     image: Image.Image  # 64x64, RGB
     mask: Image.Image  # 64x64, L: 0 = background, d + 1 = digit d
@@ -151,7 +151,7 @@ def _background(material: Material, rng: np.random.Generator) -> Image.Image:
 def _arrangement(
     material: Material, rng: np.random.Generator
 ) -> tuple[list[int], list[UInt8[np.ndarray, "_ _"]], list[Box]]:
-    """Draw digits and find room for them: (indices, ink inside each box, boxes). Smaller after every vain attempt."""
+    """Draw digits and find room for them: (indices, ink inside each box, boxes). Smaller after each failed attempt."""
     count = int(rng.integers(2, 6))
     largest = SCALES[1]
     while True:
@@ -177,7 +177,7 @@ def _stroke(scan: Image.Image, scale: float, rng: np.random.Generator) -> UInt8[
 
 
 def _pack(sizes: list[tuple[int, int]], rng: np.random.Generator) -> list[Box]:
-    """Boxes of these (height, width) that keep their distance; fewer than asked where 50 places are tried in vain."""
+    """Boxes of these (height, width) that keep their distance; fewer where 50 random places all fail."""
     boxes: list[Box] = []
     for (height, width), tries in zip(sizes, rng.random((len(sizes), 50, 2)).tolist(), strict=True):
         for u, v in tries:
@@ -193,9 +193,9 @@ def _pack(sizes: list[tuple[int, int]], rng: np.random.Generator) -> list[Box]:
 
 
 def _colours(image: Image.Image, boxes: list[Box], rng: np.random.Generator) -> list[str]:
-    """Draw for each box a colour that stands out from the picture there, and that no other has if there are enough.
+    """Draw for each box a colour that stands out from the image there; no two boxes share one if there are enough.
 
-    There is always one: yellow and blue lie more than twice CONTRAST apart, so no picture is close to both.
+    There is always one: yellow and blue lie more than twice CONTRAST apart, so no image is close to both.
     """
     pixels = np.asarray(image)
     beneath = np.stack([pixels[y0:y1, x0:x1].reshape(-1, 3).mean(0) for x0, y0, x1, y1 in boxes])

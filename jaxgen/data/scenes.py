@@ -1,9 +1,10 @@
-"""The data set `scenes`: real digits, several to a picture, over real photographs."""
+"""The data set `scenes`: real digits, several in an image, over real photographs."""
 
 import dataclasses
 from typing import Literal
 
-from jaxgen.data.source import Examples, checked
+from jaxgen.data.fake import FakeMasks
+from jaxgen.data.source import Examples, Shape, Source, checked
 from jaxgen.data.tfds import records
 
 
@@ -21,8 +22,15 @@ class Scenes:
     split: Literal["train", "test"] = "train"
 
     def open(self) -> Examples:
-        from jaxgen.data import builders  # imports TFDS, for which a command that opens no data need not wait
+        from jaxgen.data import builders  # imports TFDS, and a command that opens no data need not wait
 
         builder = builders.prepared(builders.ScenesBuilder)
         keys = {key: key for key in ("image", "mask", "boxes", "labels", "caption")}
         return checked(records(builder, self.split, keys, ("background", *builders.DIGITS)))
+
+    def shape(self) -> Shape:
+        return 64, 64, 3
+
+    def fake(self, shape: Shape, classes: int, count: int) -> Source:
+        """Return images and masks alone: boxes and captions are in no batch."""
+        return FakeMasks.of(shape, classes, count)

@@ -1,4 +1,4 @@
-"""What a data set is: examples by index, whose ids are mapped and checked before anybody trains on them."""
+"""What a data set is: examples by index, whose ids are mapped and checked before they are trained on."""
 
 from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
@@ -12,14 +12,17 @@ from jaxgen.typing import IGNORE, Example
 SAMPLE = 64  # examples that are read when a source is opened
 LIMIT_BYTES = 2 << 30  # a data set that takes less than this is kept in memory once it is decoded
 
+Shape = tuple[int, ...]  # of an image as the data set has it: (height, width, channels), or (2,) of points
+
 
 @runtime_checkable
 class Examples(Protocol):
     """Examples that can be read in any order, from several threads at once.
 
     An example holds `image` u8[h w c]; `label` i32[] or `mask` u8[h w], whose ids are positions in `classes` or
-    255 = ignore; and, where the data have them, `boxes` f32[k 4] (x0 y0 x1 y1, edges, in pixels), `labels` i32[k] (one
-    id a box) and `caption` str[]. Its arrays are never written to.
+    255 = ignore; and, where the data have them, `target` u8[h w c] (what the image is to become), `boxes` f32[k 4]
+    (x0 y0 x1 y1, edges, in pixels), `labels` i32[k] (one id for each box) and `caption` str[]. Its arrays are never
+    written to.
     """
 
     classes: tuple[str, ...]
@@ -40,13 +43,29 @@ class Table(Protocol):
 
 @runtime_checkable
 class Source(Protocol):
-    """A data set as an experiment names it: a frozen dataclass that can be opened."""
+    """A data set as an experiment names it: a frozen dataclass that can be opened.
+
+    Opening raises UserError where the data and the source do not fit, DataNotFound where the data are not here.
+    """
 
     def open(self) -> Examples: ...
 
 
+@runtime_checkable
+class Fakeable(Protocol):
+    """A source that can be replaced by fake data of the same shapes where its own is not here."""
+
+    def shape(self) -> Shape | None:
+        """Return the images' shape, or None where it differs between images or is not known without the data."""
+        ...
+
+    def fake(self, shape: Shape, classes: int, count: int) -> Source:
+        """Return a source without files, of `count` examples with the same arrays and 1 or more classes."""
+        ...
+
+
 def remap(ids: Mapping[int, int]) -> tuple[int, ...]:
-    """Return the lookup that maps these raw ids at once and leaves the others as they are: remap({255: 1})."""
+    """Return the lookup that maps these raw ids and leaves the others as they are: remap({255: 1})."""
     table = list(range(256))
     for raw, mapped in ids.items():
         table[raw] = mapped
@@ -72,7 +91,7 @@ def checked(
     """Return the examples with their masks mapped and their ids checked, kept in memory if they fit.
 
     An evenly spread sample is checked at once, every example when it is read. `where(i)` names example i in an error.
-    Raises UserError on foreign ids, and on masks that hold nothing but 0 and 255.
+    Raises UserError for ids that are no class, and for masks that hold nothing but 0 and 255.
     """
     if not len(examples):
         raise UserError("the data set holds no examples")
@@ -142,7 +161,7 @@ class _Kept:
         return example
 
     def __reduce__(self) -> tuple[type, tuple[Examples]]:
-        return _Kept, (self._examples,)  # a worker process keeps its own: pictures do not travel with the pickle
+        return _Kept, (self._examples,)  # a worker process keeps its own: images are not sent with the pickle
 
 
 def _table(lookup: tuple[int, ...]) -> UInt8[np.ndarray, " n"] | None:

@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Int, Int32, UInt8
 
 from jaxgen.data.digits import Digits
-from jaxgen.data.source import Examples
+from jaxgen.data.fake import FakeLabels
+from jaxgen.data.source import Examples, Shape, Source
 from jaxgen.errors import UserError
 from jaxgen.typing import Example
 
@@ -17,7 +18,7 @@ MODES = DIGITS**3
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StackedDigits:
-    """Pictures `image` u8[8 8 3] of three digits of a split of `Digits`, and `label` i32[] = 100·a + 10·b + c.
+    """Images `image` u8[8 8 3] of three digits of a split of `Digits`, and `label` i32[] = 100·a + 10·b + c.
 
     The classes a, b, c are drawn first, and then a digit of each, so that all 1,000 modes are equally likely. As
     Stacked MNIST (VEEGAN, arXiv:1705.07761; PacGAN, arXiv:1712.04086), but of 8 × 8 digits: scores do not compare.
@@ -40,13 +41,19 @@ class StackedDigits:
         label = np.stack([digit["label"] for digit in digits])
         order = np.argsort(label, kind="stable")
         counts = np.bincount(label, minlength=DIGITS)
-        # From a stream each, so that example i does not depend on how many follow it.
+        # Each from its own stream, so that example i does not depend on how many follow it.
         stream = lambda number: np.random.default_rng((self.seed, int(self.split == "test"), number))  # noqa: E731
         classes = stream(0).integers(DIGITS, size=(self.size, 3))
         within = (stream(1).random((self.size, 3)) * counts[classes]).astype(int)
-        pictures = np.concatenate([digits[i]["image"] for i in order], axis=-1)
+        images = np.concatenate([digits[i]["image"] for i in order], axis=-1)
         chosen = (np.cumsum(counts) - counts)[classes] + within
-        return _Stacked(pictures, chosen, (classes @ [100, 10, 1]).astype(np.int32))
+        return _Stacked(images, chosen, (classes @ [100, 10, 1]).astype(np.int32))
+
+    def shape(self) -> Shape:
+        return 8, 8, 3
+
+    def fake(self, shape: Shape, classes: int, count: int) -> Source:
+        return FakeLabels.of(shape, classes, count)
 
 
 class _Stacked:
@@ -64,5 +71,5 @@ class _Stacked:
         return {"image": self._digits.take(self._chosen[index], axis=2), "label": self._labels[index, ...]}
 
     def take(self, indices: Int[np.ndarray, " n"]) -> Example:
-        pictures = np.moveaxis(self._digits[..., self._chosen[indices]], 2, 0)
-        return {"image": np.ascontiguousarray(pictures), "label": self._labels[indices]}
+        images = np.moveaxis(self._digits[..., self._chosen[indices]], 2, 0)
+        return {"image": np.ascontiguousarray(images), "label": self._labels[indices]}

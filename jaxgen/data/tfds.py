@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from jaxgen.data.decode import read_ids, read_image
-from jaxgen.data.source import Examples, checked
-from jaxgen.errors import UserError
+from jaxgen.data.fake import FakeLabels, FakeMasks
+from jaxgen.data.source import Examples, Shape, Source, checked
+from jaxgen.errors import DataNotFound, UserError
 from jaxgen.typing import Example
 
 
@@ -27,9 +28,9 @@ class Tfds:
     split: str = "train"
     """A split or a slice of it: "train[:90%]"."""
     image: str = "image"
-    """The feature that holds the picture."""
+    """The feature that holds the image."""
     label: str | None = "label"
-    """The feature that holds the class; not read where there is a mask. None for pictures alone."""
+    """The feature that holds the class; not read where there is a mask. None for images alone."""
     mask: str | None = None
     """The feature that holds the mask."""
     lookup: tuple[int, ...] = ()
@@ -55,8 +56,8 @@ class Tfds:
             raise UserError(f"{self.name} does not name its classes: pass classes=(…)")
         return checked(records(builder, self.split, keys, classes), self.lookup, f"{self.name}, example {{}}".format)
 
-    def shape(self) -> tuple[int, int, int] | None:
-        """Height, width and channels of the pictures, where the catalogue says them; the data need not be here."""
+    def shape(self) -> Shape | None:
+        """Return height, width and channels of the images as the catalogue has them; None where it has not all."""
         import tensorflow_datasets as tfds
 
         try:
@@ -64,6 +65,11 @@ class Tfds:
         except ImportError:  # some entries of the catalogue import TensorFlow
             return None
         return found if len(found) == 3 and None not in found else None
+
+    def fake(self, shape: Shape, classes: int, count: int) -> Source:
+        if self.mask is not None:
+            return FakeMasks.of(shape, classes, count)
+        return FakeLabels.of(shape, 0 if self.label is None else classes, count)
 
 
 def data_directory(data_dir: str | None = None) -> str:
@@ -82,16 +88,16 @@ def records(builder: Any, split: str, keys: Mapping[str, str], classes: tuple[st
     if not {part.split("[")[0].strip() for part in split.split("+")} <= set(splits):
         raise UserError(f"{builder.name} has no split {split!r}; it has {', '.join(splits)}")
     features = builder.info.features
-    pictures = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
+    images = [name for name, feature in features.items() if isinstance(feature, tfds.features.Image)]
     for key in ("image", "mask"):
-        if key in keys and keys[key] not in pictures:
-            raise UserError(f"{builder.name}: {keys[key]!r} is not a picture; there are {', '.join(pictures)}")
-    source = builder.as_data_source(split, decoders=dict.fromkeys(pictures, tfds.decode.SkipDecoding()))
+        if key in keys and keys[key] not in images:
+            raise UserError(f"{builder.name}: {keys[key]!r} is not an image; there are {', '.join(images)}")
+    source = builder.as_data_source(split, decoders=dict.fromkeys(images, tfds.decode.SkipDecoding()))
     return _Records(source, keys, classes, features[keys["image"]].shape[-1] or 3)
 
 
 class _Records:
-    """The records of a data source as examples. Pictures are decoded here: TFDS would ask for OpenCV."""
+    """The records of a data source as examples. Images are decoded here: TFDS would need OpenCV."""
 
     def __init__(self, source: Sequence[Any], keys: Mapping[str, str], classes: tuple[str, ...], channels: int):
         self.classes = classes
@@ -122,7 +128,7 @@ def _builder(name: str, data_dir: str) -> Any:
     except tfds.core.DatasetNotFoundError as error:
         known = tfds.list_builders(with_community_datasets=False)
         near = difflib.get_close_matches(name.split("/")[0], known, n=3, cutoff=0.5)
-        raise UserError(f"TFDS knows no {name!r}{f'; perhaps {", ".join(near)}' if near else ''}") from error
+        raise UserError(f"TFDS has no {name!r}{f'; perhaps {", ".join(near)}' if near else ''}") from error
     except ValueError as error:  # an unknown configuration or version
         known = ", ".join(tfds.builder_cls(re.split("[/:]", name)[0]).builder_configs) or "none"
         raise UserError(f"{name}: {str(error).splitlines()[0]} (configurations: {known})") from error
@@ -130,7 +136,9 @@ def _builder(name: str, data_dir: str) -> Any:
     elsewhere = "" if data_dir == data_directory() else f" --data_dir={data_dir}"
     command = f"uv run --extra prepare tfds build {name} --file_format=array_record{elsewhere}"
     if not builder.data_path.exists():
-        raise UserError(f"{name} is not prepared in {data_dir}; prepare it with: {command}")
+        raise DataNotFound(f"{name} is not prepared in {data_dir}; prepare it with: {command}")
     if not {"array_record", "parquet"} & {file_format.value for file_format in builder.info.available_file_formats()}:
-        raise UserError(f"{name} in {data_dir} takes TensorFlow to read; prepare it again with: {command} --overwrite")
+        raise UserError(
+            f"{name} in {data_dir} needs TensorFlow to be read; prepare it again with: {command} --overwrite"
+        )
     return builder

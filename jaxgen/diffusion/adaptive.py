@@ -1,4 +1,4 @@
-"""A solver that finds its own steps, each sample its own, by diffrax."""
+"""A solver that chooses its own steps, separately for each sample, by diffrax."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from jaxgen.diffusion.solvers import Remembering, Solver, Trajectory
+from jaxgen.diffusion.solvers import Solver, StatefulDenoise, Trajectory
 from jaxgen.errors import UserError
 from jaxgen.typing import Tree
 
@@ -17,18 +17,18 @@ from jaxgen.typing import Tree
 class Adaptive(Solver):
     """Tsitouras' 5(4) pair with a PID controller, in the flow's time (see `flow`); it may start at pure noise.
 
-    Of the grid only the ends count, and the last level above 0: from there a grid that ends at 0 jumps to the denoised
-    picture, so that level should be small. Each sample is stepped on its own, so none depends on its batch; a denoiser
-    closed over rows of labels cannot be split like this, so labels are given through guidance. How often the net is
-    called is not known before.
+    Of the schedule only the ends count, and the last level above 0: from there a schedule that ends at 0 jumps to the
+    denoised image, so that level should be small. Each sample is stepped on its own, so none depends on its batch. A
+    denoiser that is a closure over a condition cannot be split like this: pass the condition through `guidance.guide`.
+    The number of calls of the net is not known in advance.
     """
 
     rtol: float = 1e-4
-    """Error allowed in a step, relative to the state."""
+    """Allowed error of a step, relative to the state."""
     atol: float = 1e-4
     """The same, absolute."""
     max_steps: int = 4096
-    """Steps after which it is an error not to have arrived."""
+    """Steps after which it is an error not to have reached the end."""
 
     def __post_init__(self) -> None:
         if not (self.rtol > 0 and self.atol > 0):
@@ -40,21 +40,21 @@ class Adaptive(Solver):
 
     def levels(self, sigmas: np.ndarray) -> np.ndarray | None:
         if len(sigmas) == 2 and sigmas[-1] == 0:
-            raise UserError("Adaptive needs a level above 0 to go to: give the grid at least 2 steps")
+            raise UserError("Adaptive needs a last level above 0: give the schedule at least 2 steps")
         return None
 
     def solve(
-        self, denoise: Remembering, sigmas: np.ndarray, x: Float[Array, "b *s"], keys: Key[Array, " b"], trace: bool
+        self, denoise: StatefulDenoise, sigmas: np.ndarray, x: Float[Array, "b *s"], keys: Key[Array, " b"], trace: bool
     ) -> tuple[Float[Array, "b *s"], Trajectory | None]:
         if jax.tree.leaves(denoise.memory(x)):
-            raise UserError("Adaptive tries steps twice, so guidance must not remember them: use momentum=0")
+            raise UserError("Adaptive tries steps twice, so guidance cannot have a memory: use momentum=0")
         above = sigmas[sigmas > 0]
-        # t / (1 - t) is sigma again to float32's precision only, as are all levels here.
+        # t / (1 - t) gives sigma back to float32's precision only, as are all levels here.
         times = jnp.asarray(
             np.where(np.isinf(above), 1.0, above / (1 + np.where(np.isinf(above), 0.0, above))), x.dtype
         )
 
-        def one(net: Remembering, z: Float[Array, "*s"]) -> tuple[Array, Array]:
+        def one(net: StatefulDenoise, z: Float[Array, "*s"]) -> tuple[Array, Array]:
             def x0(t: Float[Array, ""], z: Float[Array, "*s"]) -> Float[Array, "*s"]:
                 row = (z / _signal(t))[None]
                 return net.step(row, t / (1 - t), net.memory(row))[0][0].astype(z.dtype)
@@ -73,10 +73,10 @@ class Adaptive(Solver):
                 stepsize_controller=diffrax.PIDController(rtol=self.rtol, atol=self.atol),
                 max_steps=self.max_steps,
             )
-            on_the_way: Tree = solution.ys
-            last = on_the_way[-1]
-            estimates = jax.lax.map(lambda row: x0(*row), (times, on_the_way)) if trace else x0(times[-1], last)[None]
-            passed = jax.vmap(lambda t, z: z / _signal(t))(times if trace else times[-1:], on_the_way)
+            states: Tree = solution.ys
+            last = states[-1]
+            estimates = jax.lax.map(lambda row: x0(*row), (times, states)) if trace else x0(times[-1], last)[None]
+            passed = jax.vmap(lambda t, z: z / _signal(t))(times if trace else times[-1:], states)
             return passed, estimates
 
         rows = jax.tree.map(lambda leaf: leaf[:, None], denoise)

@@ -1,4 +1,4 @@
-"""Adaptive projected guidance, which allows high scales without glaring colours."""
+"""Adaptive projected guidance, which allows high scales without oversaturated colours."""
 
 import dataclasses
 import math
@@ -20,7 +20,7 @@ class Apg:
     parallel: float = 0.0
     """Weight of the part along the conditional estimate; 1, without a threshold and momentum, is ClassifierFree."""
     threshold: float = math.inf
-    """Greatest norm of the difference of a sample's two estimates; it grows with the root of the sample's size."""
+    """Largest norm of the difference of a sample's two estimates; it grows with the root of the sample's size."""
     momentum: float = 0.0
     """Weight of earlier calls' differences; the paper's are negative, such as -0.5. Carried from call to call."""
 
@@ -28,7 +28,7 @@ class Apg:
         if self.threshold <= 0 or not -1 < self.momentum < 1:
             raise UserError("Apg.threshold is above 0 and Apg.momentum between -1 and 1")
 
-    def check(self, *, conditional: bool, droppable: bool, weak: bool) -> None:
+    def check(self, *, conditional: bool, droppable: bool, guide: bool) -> None:
         check_droppable("Apg", self.scale, conditional, droppable)
 
     def evaluations(self, sigma: float) -> int:
@@ -41,16 +41,17 @@ class Apg:
         self, net: Guided, x: Float[Array, "b *s"], sigma: Float[Array, ""], memory: Tree
     ) -> tuple[Float[Array, "b *s"], Tree]:
         if self.scale == 1:
-            return net.with_label(x, sigma), memory
-        label, null = net.with_and_without(x, sigma)
-        difference = label - null
+            return net.conditional(x, sigma), memory
+        conditional, null = net.with_and_without(x, sigma)
+        difference = conditional - null
         if self.momentum:
             difference = memory = (difference + self.momentum * memory).astype(x.dtype)
         difference = difference * jnp.minimum(
             1, self.threshold / jnp.maximum(jnp.sqrt(_sum(difference * difference)), 1e-12)
         )
-        along = _sum(difference * label) / jnp.maximum(_sum(label * label), 1e-12) * label
-        return label + (self.scale - 1) * (difference - along + self.parallel * along), memory
+        squared_norm = jnp.maximum(_sum(conditional * conditional), 1e-12)
+        along = _sum(difference * conditional) / squared_norm * conditional
+        return conditional + (self.scale - 1) * (difference - along + self.parallel * along), memory
 
 
 def _sum(x: Float[Array, "b *s"]) -> Float[Array, "b *ones"]:

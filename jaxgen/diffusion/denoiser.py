@@ -1,4 +1,4 @@
-"""Where nets and samplers meet: whatever a net was trained to predict, on whatever path, it becomes a denoiser."""
+"""The interface between nets and samplers: a net of any prediction type, trained on any path, becomes a denoiser."""
 
 from collections.abc import Callable
 
@@ -26,13 +26,13 @@ def denoiser(net: Net, path: Path, prediction: Prediction) -> Denoise:
     def denoise(x: Float[Array, " b *s"], sigma: Float[Array, ""]) -> Float[Array, " b *s"]:
         t = path.time(sigma)
         # Time is rounded, and near an end the smaller of alpha and sigma follows from it only roughly: it is taken
-        # from the larger one and the ratio, so that z is what the ratio says to a float's precision.
+        # from the larger one and the ratio, so that z has the right ratio to a float's precision.
         alpha, noise = path.alpha(t), path.sigma(t)
         little, much = jnp.where(sigma > 1, 1, sigma), jnp.where(sigma > 1, sigma, 1)
         alpha, noise = jnp.where(sigma > 1, noise / much, alpha), jnp.where(sigma > 1, noise, alpha * little)
         z = jnp.where(jnp.isinf(sigma), noise, alpha) * x
-        told = jnp.broadcast_to(prediction.noise(alpha, noise, t), x.shape[:1])
-        output = net(prediction.scale(alpha, noise) * z, told)
+        level = jnp.broadcast_to(prediction.noise(alpha, noise, t), x.shape[:1])
+        output = net(prediction.scale(alpha, noise) * z, level)
         return prediction.denoised(output, z, alpha, noise)
 
     return denoise

@@ -1,4 +1,4 @@
-"""Solvers that step in the flow's time t = sigma / (1 + sigma), in which pure noise is a level like any other.
+"""Solvers that step in the flow's time t = sigma / (1 + sigma), in which pure noise is an ordinary time, t = 1.
 
 There z = (1 - t) x0 + t eps moves with the velocity (z - D) / t, and t = 1 is where sigma is infinite.
 """

@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians, whose denoiser, density and samples are known: what solvers and guidance are measured by."""
+"""Mixtures of Gaussians, whose denoiser, density and samples are known exactly: test cases for solvers and guidance."""
 
 import dataclasses
 
@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgen.errors import UserError
+from jaxgen.typing import Condition
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,7 +16,7 @@ class GaussianMixture:
     """Round Gaussians in d dimensions; as labelled data, component i is class i.
 
     With noise of level sigma added it is again such a mixture, of variances std² + sigma², so everything is exact at
-    every level. Points are [b d] of any float type.
+    every noise level. Points are [b d] of any float type.
     """
 
     means: tuple[tuple[float, ...], ...]
@@ -39,12 +40,15 @@ class GaussianMixture:
         return self._denoised(x, sigma, jnp.asarray(np.log(self._shares()), x.dtype)[None])
 
     def denoise_labelled(
-        self, x: Float[Array, "b d"], sigma: Float[Array, ""], label: Float[Array, "b n"]
+        self, x: Float[Array, "b d"], sigma: Float[Array, ""], condition: Condition
     ) -> Float[Array, "b d"]:
-        """Return the same for labelled data; `label` weighs the components and, last, the whole mixture (null)."""
+        """Return the same for labelled data; condition["label"] f32[b n+1] weighs the components and,
+        last, the whole mixture (null).
+        """
+        label = condition["label"]
         shares = label[:, :-1] + label[:, -1:] * jnp.asarray(self._shares(), label.dtype)[None]
-        floor = jnp.finfo(x.dtype).tiny  # a class that is out of question, and none of negative weight
-        return self._denoised(x, sigma, jnp.log(jnp.maximum(shares.astype(x.dtype), floor)))
+        tiny = jnp.finfo(x.dtype).tiny  # for classes of weight 0, and of negative weight
+        return self._denoised(x, sigma, jnp.log(jnp.maximum(shares.astype(x.dtype), tiny)))
 
     def log_density(self, x: Float[Array, "b d"], sigma: float | Float[Array, ""] = 0.0) -> Float[Array, " b"]:
         """Return ln p(x) at a finite level."""
@@ -69,7 +73,7 @@ class GaussianMixture:
     ) -> Float[Array, "b d"]:
         variance = self._variances(x)
         total = variance + sigma**2
-        # Terms common to all components are left out; at inf the rest, being of like size, is common too.
+        # Terms common to all components are left out; at inf the widths are equal, so they are common too.
         width = jnp.where(jnp.isinf(sigma), 0.0, jnp.log(total))
         posterior = jax.nn.softmax(log_shares + self._log_ratio(x, total) - x.shape[1] / 2 * width[None], axis=1)
         kept = (1 / (1 + sigma**2 / variance))[None, :, None]

@@ -1,11 +1,11 @@
-"""Multistep solvers: one call of the net a step, and what it said at earlier levels.
+"""Multistep solvers: one call of the net a step, and its estimates at earlier noise levels.
 
 With lambda = -ln sigma and h = lambda_then - lambda_now the ODE's solution is
 
     x_then = e^-h x_now + integral over lambda from lambda_now to lambda_then of e^(lambda - lambda_then) D
 
-(arXiv:2211.01095, equation 9, in coordinates where alpha is 1). A solver of this family is a guess at D between the
-two levels: a polynomial in lambda through values at levels that the net has seen.
+(arXiv:2211.01095, equation 9, in coordinates where alpha is 1). A solver of this family approximates D between the two
+levels by a polynomial in lambda through its values at levels where the net was called.
 """
 
 import dataclasses
@@ -24,8 +24,8 @@ from jaxgen.errors import UserError
 class Dpm2M(Linear):
     """DPM-Solver++(2M), order 2, one call a step (arXiv:2211.01095, algorithm 2).
 
-    One first step of order 1 leaves the order as it is. It may start at pure noise; the second step then has order 1
-    too, as the first one's h is infinite.
+    A single first step of order 1 does not lower the order. It may start at pure noise; the second step then has order
+    1 too, as the first one's h is infinite.
     """
 
     @property
@@ -40,7 +40,7 @@ class Dpm2M(Linear):
 class Dpm2MSde(Linear):
     """DPM-Solver++(2M) of the reverse SDE (arXiv:2211.01095, section 5), the midpoint form; Dpm2M at eta = 0.
 
-    On Gaussian data the variance of what it draws is of order 2 in the steps.
+    On Gaussian data the variance of its samples is of order 2 in the steps.
     """
 
     eta: float = 1.0
@@ -71,7 +71,7 @@ def _second_order(sigmas: np.ndarray, eta: float) -> list[Call]:
 
 
 def _midway(x0: np.ndarray, last: np.ndarray, before: float, now: float, then: float) -> np.ndarray:
-    """Guess D halfway (in lambda) from `now` to `then`, on the line through its values at `before` and `now`."""
+    """Estimate D halfway (in lambda) from `now` to `then`, on the line through its values at `before` and `now`."""
     return x0 + (x0 - last) * math.log(now / then) / (2 * math.log(before / now))
 
 
@@ -79,9 +79,9 @@ def _midway(x0: np.ndarray, last: np.ndarray, before: float, now: float, then: f
 class Dpm3M(Linear):
     """The third-order multistep method of exponential Adams-Bashforth type, order 3, one call a step and one more.
 
-    It is what DPM-Solver++(3M) means to be. The usual programs for that are of order 2 only, as they take the second
-    divided difference for the second derivative, which is twice that; here the polynomial is integrated exactly. The
-    first step is DPM-Solver++(2S), of order 2, with a middle call, whose value serves as history.
+    It is what DPM-Solver++(3M) is meant to be. The usual implementations of that are of order 2 only, as they take the
+    second divided difference for the second derivative, which is twice that; here the polynomial is integrated exactly.
+    The first step is DPM-Solver++(2S), of order 2, with a middle call, whose value serves as history.
     """
 
     @property
@@ -89,7 +89,7 @@ class Dpm3M(Linear):
         return 3
 
     def calls(self, sigmas: np.ndarray) -> list[Call]:
-        finite(sigmas, self, "use Dpm2M, or a grid with a finite first level")
+        finite(sigmas, self, "use Dpm2M, or a schedule with a finite first level")
         x, d1, d2, x0 = np.eye(4)
         calls, seen = [], []
         for i, (now, then) in enumerate(itertools.pairwise(sigmas)):
@@ -112,19 +112,19 @@ class Dpm3M(Linear):
 class UniPc(Linear):
     """UniPC, one call a step (arXiv:2302.04867, algorithm 1, multistep, x0 prediction, B(h) = e^h - 1).
 
-    What the net says after a step corrects that step before the next one, at no call. So the error falls at least as
-    steps^-order, and up to steps^-(order + 1). The first steps have lower orders.
+    The net's output after a step corrects that step before the next one, without a further call. So the error falls at
+    least as steps^-order, and up to steps^-(order + 1). The first steps have lower orders.
     """
 
     order: Literal[2, 3] = 2
 
     def calls(self, sigmas: np.ndarray) -> list[Call]:
-        finite(sigmas, self, "use Dpm2M, or a grid with a finite first level")
-        x, base, *past, x0 = np.eye(3 + self.order)  # past: what the net said before, latest first
+        finite(sigmas, self, "use Dpm2M, or a schedule with a finite first level")
+        x, base, *past, x0 = np.eye(3 + self.order)  # past: the net's earlier estimates, latest first
         calls = []
         for i, (now, then) in enumerate(itertools.pairwise(sigmas)):
             seen = sigmas[max(i - self.order, 0) : i][::-1]  # the levels of `past`
-            # B(h) decides only where one difference is weighed: there the weight is half of B(h), without a solve.
+            # B(h) matters only where there is one difference: its weight is half of B(h), and no system is solved.
             if i == 0:
                 corrected = x
             elif i == 1:
@@ -145,7 +145,7 @@ class UniPc(Linear):
 def _through(
     values: Sequence[np.ndarray], levels: Sequence[float], x: np.ndarray, now: float, then: float
 ) -> np.ndarray:
-    """Move x by the formula at the top, D being the polynomial in lambda through `values` at `levels`."""
+    """Move x by the formula at the top of this file, D being the polynomial in lambda through `values` at `levels`."""
     nodes = -np.log(np.asarray(levels))
     first, last = -math.log(now), -math.log(then)
     # By quadrature, exact to float64: the closed forms lose all digits where h is small.

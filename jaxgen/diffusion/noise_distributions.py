@@ -11,24 +11,24 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from jaxgen.diffusion.path import Path
 from jaxgen.errors import UserError
 
-# A uniform float32 is a whole multiple of 2^-23, 0 included, where a normal's inverse is infinite. Half a step up it
-# never is 0, nor 1, and its distribution is symmetric.
+# A uniform float32 is a whole multiple of 2^-23, 0 included, where the inverse of the normal distribution is infinite.
+# Half a step higher it is never 0 or 1, and its distribution is symmetric.
 HALF_STEP = 2.0**-24
-STEEPEST = 1e9  # -dλ/du above this is reached at an end only, where it would be infinite
+STEEPEST = 1e9  # bound of -dλ/du; it is reached only at an end, where the slope would be infinite
 
 Rows = Float[Array, " b"]
 
 
 @runtime_checkable
 class NoiseDistribution(Protocol):
-    """A distribution of t on a path."""
+    """A distribution of the time t on a path."""
 
     def at(self, u: Float[Array, " b"], path: Path) -> Float[Array, " b"]:
         """Return the t below which the share u of the draws lies."""
         ...
 
     def draw(self, key: PRNGKeyArray, n: int, path: Path) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
-        """Draw n times t; return (t, u), where t = at(u)."""
+        """Draw n values of t; return (t, u), where t = at(u)."""
         ...
 
 
@@ -42,7 +42,7 @@ class Uniform:
     """t uniform over the path's span (arXiv:2006.11239), then noisier by `shift`."""
 
     shift: float = 1.0
-    """Factor of the ratio sigma / alpha: about 3 for pictures of 1024² (arXiv:2403.03206, equation 23)."""
+    """Factor of the ratio sigma / alpha: about 3 for images of 1024² (arXiv:2403.03206, equation 23)."""
 
     def __post_init__(self) -> None:
         _check_positive("Uniform.shift", self.shift)
@@ -73,7 +73,7 @@ class LogNormal:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LogitNormal:
-    """t's place in the path's span is the sigmoid of a normal (arXiv:2403.03206, section 3.1), then `shift` acts."""
+    """t's place in the path's span is the sigmoid of a normal (arXiv:2403.03206, section 3.1), then shifted."""
 
     mean: float = 0.0
     """Above 0 the draws lean to noise."""
@@ -96,13 +96,13 @@ class LogitNormal:
 class LowDiscrepancy:
     """The draws of a batch spread evenly: one in each of n equal shares (VDM, arXiv:2107.00630).
 
-    Each draw by itself has the distribution of `levels`; the mean over a batch has less variance.
+    Each draw by itself has the given distribution; the mean over a batch has less variance.
     """
 
-    levels: NoiseDistribution = Uniform()
+    distribution: NoiseDistribution = Uniform()
 
     def at(self, u: Rows, path: Path) -> Rows:
-        return self.levels.at(u, path)
+        return self.distribution.at(u, path)
 
     def draw(self, key: PRNGKeyArray, n: int, path: Path) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
         u = (jax.random.uniform(key) + jnp.arange(n, dtype=jnp.float32) / n) % 1.0
@@ -110,23 +110,23 @@ class LowDiscrepancy:
         return self.at(u, path), u
 
 
-def slope(levels: NoiseDistribution, u: Float[Array, " b"], path: Path) -> Float[Array, " b"]:
+def log_snr_slope(distribution: NoiseDistribution, u: Float[Array, " b"], path: Path) -> Float[Array, " b"]:
     """Return -dλ/du, where λ = 2 ln(alpha / sigma) is the log of the signal-to-noise ratio: 1 / density of λ.
 
     At an end where it is infinite the result is 1e9, so that a weight that falls to 0 there stays 0.
     """
 
     def log_snr(u: Rows) -> Rows:
-        t = levels.at(u, path)
+        t = distribution.at(u, path)
         return 2 * (jnp.log(path.alpha(t)) - jnp.log(path.sigma(t)))
 
-    _, rise = jax.jvp(log_snr, (u,), (jnp.ones_like(u),))
-    return jnp.nan_to_num(jnp.minimum(-rise, STEEPEST), nan=STEEPEST)
+    _, slope = jax.jvp(log_snr, (u,), (jnp.ones_like(u),))
+    return jnp.nan_to_num(jnp.minimum(-slope, STEEPEST), nan=STEEPEST)
 
 
-def _independent(levels: NoiseDistribution, key: PRNGKeyArray, n: int, path: Path) -> tuple[Rows, Rows]:
+def _independent(distribution: NoiseDistribution, key: PRNGKeyArray, n: int, path: Path) -> tuple[Rows, Rows]:
     u = jax.random.uniform(key, (n,)) + HALF_STEP
-    return levels.at(u, path), u
+    return distribution.at(u, path), u
 
 
 def _within(share: Rows, path: Path) -> Rows:

@@ -1,8 +1,8 @@
 """Paths from data to noise, x_t = alpha(t) x0 + sigma(t) eps: what a noise level means, and nothing about nets.
 
-What all of them share is the ratio sigma / alpha, the only thing in which two paths differ once x_t is divided by
-alpha; samplers know no other coordinate. Each formula keeps its relative precision in float32 at both ends of the
-path, where alpha or sigma is small: none takes one from the other by sqrt(1 - x²).
+Once x_t is divided by alpha, two paths differ only in the ratio sigma / alpha as a function of t; samplers use that
+ratio as their only coordinate. Each formula keeps its relative precision in float32 at both ends of the path, where
+alpha or sigma is small: none computes one from the other by sqrt(1 - x²).
 """
 
 import abc
@@ -26,7 +26,7 @@ class Path(Protocol):
     """alpha and sigma over t; the ratio sigma / alpha rises with t."""
 
     def span(self) -> tuple[float, float]:
-        """Return t of least and of most noise."""
+        """Return t of the least and of the most noise."""
         ...
 
     def alpha(self, t: Float[Array, "*s"]) -> Float[Array, "*s"]:
@@ -105,7 +105,7 @@ class Cosine:
 class Discrete(abc.ABC):
     """A table of beta over whole t from 0 to steps - 1, variance preserving: alpha² + sigma² = 1 (arXiv:2006.11239).
 
-    Between two entries the angle atan2(sigma, alpha) is linear in t; the table holds at whole t. A ratio beyond the
+    Between two entries the angle atan2(sigma, alpha) is linear in t; at whole t it is the table's. A ratio beyond the
     table's ends has the time of the nearer end.
     """
 
@@ -132,7 +132,7 @@ class Discrete(abc.ABC):
 
 @functools.cache
 def _angles(path: Discrete) -> tuple[np.ndarray, np.ndarray]:
-    """Return atan2(sigma, alpha) and atan2(alpha, sigma) at whole t: each is exact where the other nears pi / 2."""
+    """Return atan2(sigma, alpha) and atan2(alpha, sigma) at whole t: each is precise where the other nears pi / 2."""
     signal = path.alphas_cumprod()
     alpha, sigma = np.sqrt(signal), np.sqrt(1 - signal)
     return np.arctan2(sigma, alpha), np.arctan2(alpha, sigma)
@@ -199,7 +199,7 @@ class CosineBetas(Discrete):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ZeroTerminal(Discrete):
-    """A table moved and stretched so that it ends in pure noise, the start staying (arXiv:2305.08891, algorithm 1)."""
+    """A table shifted and scaled so that it ends in pure noise and keeps its start (arXiv:2305.08891, algorithm 1)."""
 
     path: Discrete = ScaledLinearBetas()
 
@@ -210,20 +210,20 @@ class ZeroTerminal(Discrete):
 
 def at(path: Path, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return alpha and sigma at t, f64[n] each, on the host and also while a program is traced."""
-    # Asked for on purpose, also where the training loop forbids transfers that nobody asked for.
+    # An explicit transfer, also where the training loop forbids implicit ones.
     with jax.ensure_compile_time_eval(), jax.enable_x64(True), jax.transfer_guard("allow"):
         times = jnp.asarray(t, jnp.float64)
         return np.asarray(path.alpha(times)), np.asarray(path.sigma(times))
 
 
 def ratio(path: Path, t: np.ndarray) -> np.ndarray:
-    """Return sigma / alpha at t, f64[n], inf where alpha is 0; as `at`, it is a host's number."""
+    """Return sigma / alpha at t, f64[n], inf where alpha is 0; computed on the host, as by `at`."""
     alpha, sigma = at(path, t)
     with np.errstate(divide="ignore"):
         return sigma / alpha
 
 
 def ratios(path: Path) -> tuple[float, float]:
-    """Return the least and the greatest sigma / alpha of a path; the greatest is inf where it ends in pure noise."""
+    """Return the smallest and the largest sigma / alpha of a path; the largest is inf where it ends in pure noise."""
     least, greatest = ratio(path, np.asarray(path.span())).tolist()
     return least, greatest

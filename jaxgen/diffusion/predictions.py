@@ -1,8 +1,8 @@
-"""What the output of a net means: its target in training, and the denoised picture in sampling.
+"""Prediction types, what the output of a net means: its target in training, and the denoised image in sampling.
 
-On z = alpha x0 + sigma eps f32[b *s] the net sees scale·z and a number that tells it the noise level; alpha and sigma
-are f32[] or f32[b]. For every prediction `denoised(target(x0, eps), z) == x0`, and d denoised / d output is the number
-`out`, up to its sign: an error of the output, times out, is an error of x0.
+Of z = alpha x0 + sigma eps f32[b *s] the net sees scale·z and a number that stands for the noise level; alpha and sigma
+are f32[] or f32[b]. For every prediction type `denoised(target(x0, eps), z) == x0`, and d denoised / d output is the
+number `out`, up to its sign: an error of the output, times out, is an error of x0.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from jaxgen.errors import UserError
 
 @runtime_checkable
 class Prediction(Protocol):
-    """The meaning of a net's output F f32[b *s]."""
+    """The prediction type: the meaning of a net's output F f32[b *s]."""
 
     def check(self, path: Path) -> None:
         """Raise UserError where a net cannot be trained to predict this on this path."""
@@ -33,7 +33,7 @@ class Prediction(Protocol):
         alpha: Float[Array, "*l"],
         sigma: Float[Array, "*l"],
     ) -> Float[Array, " b *s"]:
-        """Return what F should be."""
+        """Return what F should be, the target of training."""
         ...
 
     def denoised(
@@ -43,7 +43,7 @@ class Prediction(Protocol):
         alpha: Float[Array, "*l"],
         sigma: Float[Array, "*l"],
     ) -> Float[Array, " b *s"]:
-        """Return x0 of an output."""
+        """Return the estimate of x0 that an output means."""
         ...
 
     def out(self, alpha: Float[Array, "*l"], sigma: Float[Array, "*l"]) -> Float[Array, "*l"]:
@@ -51,28 +51,28 @@ class Prediction(Protocol):
         ...
 
     def scale(self, alpha: Float[Array, "*l"], sigma: Float[Array, "*l"]) -> Float[Array, "*l"]:
-        """Return by what z is multiplied before the net sees it."""
+        """Return the factor by which z is multiplied before the net sees it."""
         ...
 
     def noise(self, alpha: Float[Array, "*l"], sigma: Float[Array, "*l"], t: Float[Array, "*l"]) -> Float[Array, "*l"]:
-        """Return what the net is told of the noise level."""
+        """Return the number by which the net knows the noise level."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Direct:
-    """The net gives one of the five quantities as it is, sees z as it is, and is told t, times a factor."""
+    """The net predicts one of the five quantities as it is, from z as it is and from t times a factor."""
 
     quantity: Quantity = Eps()
     time_scale: float = 1.0
-    """Factor of t: 1000 brings the t of a flow to the range of a table of 1000 betas, for which sinusoids are made."""
+    """Factor of t: 1000 brings the t of a flow to the range of a table of 1000 betas, as sinusoidal embeddings need."""
 
     def check(self, path: Path) -> None:
         least, greatest = paths.ratios(path)
         name = type(self.quantity).__name__
         if np.isinf(greatest) and isinstance(self.quantity, Eps | Score):
             raise UserError(
-                f"{name} says nothing of x0 where the path ends in pure noise, as {path} does; "
+                f"{name} says nothing about x0 where the path ends in pure noise, as {path} does; "
                 "predict V, Velocity or X0, or take another path"
             )
         if least == 0 and isinstance(self.quantity, Score):
@@ -103,10 +103,10 @@ class EdmPreconditioning:
 
     def check(self, path: Path) -> None:
         if self.sigma_data <= 0:
-            raise UserError(f"Karras.sigma_data is a standard deviation, above 0; got {self.sigma_data}")
+            raise UserError(f"EdmPreconditioning.sigma_data is a standard deviation, above 0; got {self.sigma_data}")
         alpha, _ = paths.at(path, np.linspace(*path.span(), 3))
         if (alpha != 1).any():
-            raise UserError(f"Karras is made for a path that leaves x0 unscaled, as Edm() does; {path} does not")
+            raise UserError(f"EdmPreconditioning needs a path that leaves x0 unscaled, as Edm() does; {path} does not")
 
     def target(self, x0: Data, eps: Data, alpha: Level, sigma: Level) -> Data:
         # (x0 - c_skip z) / c_out with z written out: at little noise both terms of that difference are nearly x0.

@@ -1,6 +1,6 @@
-"""The five quantities that a net may predict, each a linear form of x0 and eps, and the ways between them.
+"""The five quantities that a net may predict, each a linear form of x0 and eps, and their conversions to each other.
 
-With z = alpha x0 + sigma eps at hand, any one of them gives x0 and eps, so it gives all others. Below, alpha and sigma
+Together with z = alpha x0 + sigma eps any one of them gives x0 and eps, and so all others. Below, alpha and sigma
 are f32[] or f32[b], one for each row of z f32[b *s].
 """
 
@@ -18,8 +18,8 @@ Level = Float[Array, "*l"]  # f32[] or f32[b]
 class Quantity(abc.ABC):
     """A linear form of x0 and eps, and how x0 and eps follow from it and z.
 
-    A method that has to divide by an alpha or sigma of which an entry is 0 raises ValueError. It cannot know of the
-    zeros inside a traced program: there the result is not finite.
+    A method that has to divide by an alpha or sigma with an entry of 0 raises ValueError. Inside a traced program it
+    cannot see zeros: there the result is not finite.
     """
 
     @abc.abstractmethod
@@ -36,7 +36,7 @@ class Quantity(abc.ABC):
 
     @abc.abstractmethod
     def gain(self, alpha: Level, sigma: Level) -> Level:
-        """Return |d x0 / d value| at fixed z: by how much an error of the value becomes one of x0."""
+        """Return |d x0 / d value| at fixed z: the factor from an error of the value to an error of x0."""
 
     def pair(self, value: Data, z: Data, alpha: Level, sigma: Level) -> tuple[Data, Data]:
         """Return (x0, eps) from the quantity's value."""
@@ -45,7 +45,7 @@ class Quantity(abc.ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class X0(Quantity):
-    """The data; at sigma = 0 it says nothing of eps."""
+    """The data; at sigma = 0 it says nothing about eps."""
 
     def of(self, x0: Data, eps: Data, alpha: Level, sigma: Level) -> Data:
         return x0
@@ -62,7 +62,7 @@ class X0(Quantity):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Eps(Quantity):
-    """The noise (DDPM, arXiv:2006.11239, equation 14); at alpha = 0 it says nothing of x0."""
+    """The noise (DDPM, arXiv:2006.11239, equation 14); at alpha = 0 it says nothing about x0."""
 
     def of(self, x0: Data, eps: Data, alpha: Level, sigma: Level) -> Data:
         return eps
@@ -131,9 +131,9 @@ class Velocity(Quantity):
 
 
 def convert(value: Data, z: Data, alpha: Level, sigma: Level, source: Quantity, target: Quantity) -> Data:
-    """Return the `target` that belongs to a value of the `source`.
+    """Convert a value of the `source` quantity to the `target` quantity.
 
-    Raises ValueError where the way passes through a division by 0: x0 from eps at alpha = 0, eps from x0 at sigma = 0.
+    Raises ValueError where the conversion divides by 0: x0 from eps at alpha = 0, eps from x0 at sigma = 0.
     """
     if source == target:
         return value
@@ -141,7 +141,7 @@ def convert(value: Data, z: Data, alpha: Level, sigma: Level, source: Quantity, 
 
 
 def rows(level: Level, like: Data) -> Float[Array, "..."]:
-    """Give a number for each row the shape in which it multiplies f32[b *s]; a single number stays one."""
+    """Reshape one number for each row so that it multiplies f32[b *s]; a single number stays as it is."""
     return level.reshape(level.shape + (1,) * (like.ndim - level.ndim)) if level.ndim else level
 
 

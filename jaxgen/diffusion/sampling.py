@@ -1,14 +1,16 @@
-"""How samples are drawn, as one value: a solver, a grid of levels and a guidance."""
+"""How samples are drawn, as one value: a solver, a sampling schedule and a guidance."""
 
 import dataclasses
 
 from jaxtyping import Array, Float, Key
 
-from jaxgen.diffusion.guidance import Conditioned, Guidance, Unguided, guide
+from jaxgen.diffusion.guidance import Conditioned, Guidance, Unguided
+from jaxgen.diffusion.guidance import guide as bind
 from jaxgen.diffusion.path import Path
 from jaxgen.diffusion.sampling_schedules import Rho, SamplingSchedule
 from jaxgen.diffusion.solvers import Heun, Solver, Trajectory, sample, start
-from jaxgen.noise import Towards, fold, normal
+from jaxgen.noise import fold
+from jaxgen.typing import Condition
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,46 +19,42 @@ class Sampling:
 
     solver: Solver = Heun()
     """How the reverse process is followed."""
-    grid: SamplingSchedule = Rho()
-    """At which levels."""
+    schedule: SamplingSchedule = Rho()
+    """At which noise levels."""
     guidance: Guidance = Unguided()
-    """What is made of labels."""
+    """How the estimates with and without a condition, or of a guiding model, are combined."""
 
-    def check(self, path: Path, *, conditional: bool, droppable: bool, weak: bool) -> None:
-        """Raise UserError where solver, grid, path and guidance do not go together; see `Guidance.check`."""
-        self.guidance.check(conditional=conditional, droppable=droppable, weak=weak)
-        self.solver.levels(self.grid.sigmas(path))
+    def check(self, path: Path, *, conditional: bool, droppable: bool, guide: bool) -> None:
+        """Raise UserError where solver, schedule, path and guidance do not go together; see `Guidance.check`."""
+        self.guidance.check(conditional=conditional, droppable=droppable, guide=guide)
+        self.solver.levels(self.schedule.sigmas(path))
 
     def nfe(self, path: Path) -> int | None:
         """Return how often a net is evaluated for one sample; None where that depends on the sample."""
-        levels = self.solver.levels(self.grid.sigmas(path))
+        levels = self.solver.levels(self.schedule.sigmas(path))
         return None if levels is None else sum(self.guidance.evaluations(float(level)) for level in levels)
 
     def run(
         self,
         net: Conditioned,
         path: Path,
-        shape: tuple[int, ...],
+        noise: Float[Array, "b *s"],
         keys: Key[Array, " b"],
         *,
-        label: Float[Array, "b n"] | None = None,
-        null: Float[Array, "b n"] | None = None,
-        weak: Conditioned | None = None,
+        condition: Condition,
+        null: Condition | None = None,
+        guide: Conditioned | None = None,
         trace: bool = False,
-        towards: Towards | None = None,
     ) -> tuple[Float[Array, "b *s"], Trajectory | None]:
-        """Draw one sample f32[*shape] for each key, and return with `trace` the way there.
+        """Draw one sample from each row of standard normal noise; with `trace` return its trajectory too.
 
-        `label` are weights over the classes and the null column, which is what `null` weighs alone unless it is given;
-        None for a net without labels. `weak` is the worse net of Autoguidance. Sample i depends on keys[i] and its own
-        labels only: it begins with normal(fold_in(keys[i], 0)), guidance draws from fold_in(keys[i], 1), and the solver
-        from fold_in(keys[i], 2). With `towards` the beginning lies on the arc to that of other keys.
+        `condition` is {} for an unconditional net; for `null` see `guidance.guide`. `guide` is the guiding model of
+        Autoguidance. Sample i depends on noise[i], keys[i] and its own condition only: guidance draws from
+        fold_in(keys[i], 1), the solver from fold_in(keys[i], 2).
         """
-        sigmas = self.grid.sigmas(path)
-        labels, later = fold(keys, 1), fold(keys, 2)
-        noise = normal(keys, 0, shape, towards)
-        guided = guide(self.guidance, net, label, labels, null=null, weak=weak)
-        x = start(noise, sigmas)
+        sigmas = self.schedule.sigmas(path)
+        guided = bind(self.guidance, net, condition, fold(keys, 1), null=null, guide_net=guide)
+        x, solver_keys = start(noise, sigmas), fold(keys, 2)
         if trace:
-            return sample(self.solver, guided, sigmas, x, later, trace=True)
-        return sample(self.solver, guided, sigmas, x, later), None
+            return sample(self.solver, guided, sigmas, x, solver_keys, trace=True)
+        return sample(self.solver, guided, sigmas, x, solver_keys), None

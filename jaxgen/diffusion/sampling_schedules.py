@@ -1,7 +1,7 @@
-"""Grids: the levels of noise that a sampler visits, on the host in float64.
+"""Sampling schedules: the noise levels that a sampler visits, on the host in float64.
 
-A level is a ratio sigma / alpha, so it is a number between the whole times of a table of betas as well as at them: no
-two levels ever fall together, however fine the grid and whatever the path.
+A noise level is a ratio sigma / alpha, which also exists between the whole times of a table of betas: no two levels of
+a schedule are ever equal, however many steps it has.
 """
 
 import dataclasses
@@ -17,23 +17,24 @@ from jaxgen.errors import UserError
 
 @runtime_checkable
 class SamplingSchedule(Protocol):
-    """Which levels to visit."""
+    """Which noise levels to visit."""
 
     def sigmas(self, path: Path) -> np.ndarray:
-        """Return the levels of n steps, f64[n+1], falling strictly; the last is 0 unless the grid says otherwise.
+        """Return the noise levels of n steps, f64[n+1], strictly decreasing.
 
-        The first may be inf, where the path ends in pure noise. Raises UserError where grid and path do not fit.
+        The first may be inf, where the path ends in pure noise; the last is 0 unless a field says otherwise. Raises
+        UserError where schedule and path do not fit.
         """
         ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rho:
-    """Levels whose rho-th roots are evenly spaced (EDM, arXiv:2206.00364, equation 5)."""
+    """Noise levels whose rho-th roots are evenly spaced (EDM, arXiv:2206.00364, equation 5)."""
 
     steps: int = 18
     sigma_min: float | None = 0.002
-    """Least level above 0; None: the path's own."""
+    """Smallest level above 0; None: the path's own."""
     sigma_max: float | None = 80.0
     """First level; None: the path's own."""
     rho: float = 7.0
@@ -50,16 +51,16 @@ class Rho:
         # One point for one step to 0: the first level.
         ramp = np.linspace(0, 1, self.steps + (not self.to_zero))
         root = 1 / self.rho
-        return _pinned((high**root + ramp * (low**root - high**root)) ** self.rho, low, high, self.to_zero)
+        return _with_ends((high**root + ramp * (low**root - high**root)) ** self.rho, low, high, self.to_zero)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Exponential:
-    """Levels whose logarithms are evenly spaced."""
+    """Noise levels whose logarithms are evenly spaced."""
 
     steps: int = 18
     sigma_min: float | None = 0.002
-    """Least level above 0; None: the path's own."""
+    """Smallest level above 0; None: the path's own."""
     sigma_max: float | None = 80.0
     """First level; None: the path's own."""
     to_zero: bool = True
@@ -71,7 +72,7 @@ class Exponential:
     def sigmas(self, path: Path) -> np.ndarray:
         low, high = _ends(self, path, self.sigma_min, self.sigma_max)
         ramp = np.linspace(0, 1, self.steps + (not self.to_zero))
-        return _pinned(np.exp(math.log(high) + ramp * math.log(low / high)), low, high, self.to_zero)
+        return _with_ends(np.exp(math.log(high) + ramp * math.log(low / high)), low, high, self.to_zero)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,21 +136,21 @@ class UniformTime:
 
     steps: int = 50
     shift: float = 1.0
-    """Multiplies every ratio, for larger pictures (arXiv:2403.03206, equation 23)."""
+    """Multiplies every ratio, for larger images (arXiv:2403.03206, equation 23)."""
 
     def __post_init__(self) -> None:
         _check_steps(self, self.steps)
         if self.shift <= 0:
-            raise UserError(f"Uniform.shift is above 0; got {self.shift}")
+            raise UserError(f"UniformTime.shift is above 0; got {self.shift}")
 
     def sigmas(self, path: Path) -> np.ndarray:
         clean, noisy = path.span()
         least, greatest = ratios(path)
-        # Where the clean end has no noise it is itself the last level, else one more step leads from it to 0.
+        # Where the clean end has no noise it is the last level itself, else one more step leads from it to 0.
         t = np.linspace(noisy, clean, self.steps + (least == 0))[: self.steps]
         if self.shift != 1 and not (least == 0 and math.isinf(greatest)):
             raise UserError(
-                f"Uniform.shift = {self.shift} leads to levels that {type(path).__name__} does not have: it is for "
+                f"UniformTime.shift = {self.shift} leads to levels that {type(path).__name__} does not have: it is for "
                 f"paths from no noise to pure noise, such as Flow"
             )
         return np.append(self.shift * ratio(path, t), 0.0)
@@ -157,71 +158,73 @@ class UniformTime:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Given:
-    """Levels written out: falling strictly, none beyond the path's, the last 0 or above."""
+    """Noise levels written out: strictly decreasing, within the path's, the last 0 or above."""
 
     levels: tuple[float, ...]
 
     def sigmas(self, path: Path) -> np.ndarray:
-        levels = falling(self.levels)
+        levels = decreasing(self.levels)
         _within(self, path, levels[0], levels[levels > 0][-1])
         return levels
 
 
-def falling(levels: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Return levels as f64[n+1]; raise UserError unless they fall strictly, from inf at most to 0 at least."""
-    found = np.asarray(levels, np.float64)
-    if found.ndim != 1 or len(found) < 2:
-        raise UserError(f"levels are a list of at least 2 numbers; got one of shape {found.shape}")
-    wrong = np.flatnonzero(~(found[1:] < found[:-1]))
-    if len(wrong) or not found[-1] >= 0:
-        after = (
-            f"{found[wrong[0]]:.6g} is followed by {found[wrong[0] + 1]:.6g}" if len(wrong) else f"ends at {found[-1]}"
+def decreasing(levels: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Return noise levels as f64[n+1]; raise UserError unless they decrease strictly and lie between 0 and inf."""
+    sigmas = np.asarray(levels, np.float64)
+    if sigmas.ndim != 1 or len(sigmas) < 2:
+        raise UserError(f"noise levels are a list of at least 2 numbers; got one of shape {sigmas.shape}")
+    wrong = np.flatnonzero(~(sigmas[1:] < sigmas[:-1]))
+    if len(wrong) or not sigmas[-1] >= 0:
+        cause = (
+            f"{sigmas[wrong[0]]:.6g} is followed by {sigmas[wrong[0] + 1]:.6g}"
+            if len(wrong)
+            else f"the last is {sigmas[-1]}"
         )
-        raise UserError(f"levels fall strictly to 0 or above; here {after}")
-    return found
+        raise UserError(f"noise levels decrease strictly to 0 or above; here {cause}")
+    return sigmas
 
 
-def _check_steps(grid: object, steps: int) -> None:
+def _check_steps(schedule: object, steps: int) -> None:
     if steps < 1:
-        raise UserError(f"{type(grid).__name__}.steps is 1 or more; got {steps}")
+        raise UserError(f"{type(schedule).__name__}.steps is 1 or more; got {steps}")
 
 
-def _ends(grid: SamplingSchedule, path: Path, low: float | None, high: float | None) -> tuple[float, float]:
-    """Return the least and the greatest level of a grid, checked against the path."""
-    name, (least, greatest) = type(grid).__name__, ratios(path)
+def _ends(schedule: SamplingSchedule, path: Path, low: float | None, high: float | None) -> tuple[float, float]:
+    """Return the smallest level above 0 and the largest of a schedule, checked against the path."""
+    name, (least, greatest) = type(schedule).__name__, ratios(path)
     if low is None and least == 0:
-        raise UserError(f"{type(path).__name__} has no least level above 0: give {name}.sigma_min")
+        raise UserError(f"{type(path).__name__} has no smallest level above 0: give {name}.sigma_min")
     if high is None and math.isinf(greatest):
-        raise UserError(f"{type(path).__name__} ends in pure noise, where {name} cannot begin: give {name}.sigma_max")
+        raise UserError(f"{type(path).__name__} ends in pure noise, where {name} cannot start: give {name}.sigma_max")
     low, high = least if low is None else low, greatest if high is None else high
     if not 0 < low < high < math.inf:
         raise UserError(f"{name} needs 0 < sigma_min < sigma_max < inf; got {low:.6g} and {high:.6g}")
-    _within(grid, path, high, low)
+    _within(schedule, path, high, low)
     return low, high
 
 
-def _within(grid: SamplingSchedule, path: Path, high: float, low: float) -> None:
+def _within(schedule: SamplingSchedule, path: Path, high: float, low: float) -> None:
     least, greatest = ratios(path)
     if low < least * (1 - 1e-6) or high > greatest * (1 + 1e-6):
         raise UserError(
-            f"{type(grid).__name__} visits levels {low:.6g} to {high:.6g}, but {type(path).__name__} has "
+            f"{type(schedule).__name__} visits levels {low:.6g} to {high:.6g}, but {type(path).__name__} has "
             f"{least:.6g} to {greatest:.6g}: choose levels within (sigma_min, sigma_max = None take the path's)"
         )
 
 
-def _pinned(levels: np.ndarray, low: float, high: float, to_zero: bool) -> np.ndarray:
-    """Make the ends exactly what they are said to be, and end at 0 where that is wanted."""
+def _with_ends(levels: np.ndarray, low: float, high: float, to_zero: bool) -> np.ndarray:
+    """Set the ends to exactly these numbers, without rounding errors, and add a last 0 where that is wanted."""
     levels[-1] = low
     levels[0] = high
     return np.append(levels, 0.0) if to_zero else levels
 
 
-def _table(grid: SamplingSchedule, path: Path, times: int) -> int:
+def _table(schedule: SamplingSchedule, path: Path, times: int) -> int:
     """Return the length of a path's table of betas; raise UserError where it has none or too few entries."""
-    name = type(grid).__name__
+    name = type(schedule).__name__
     if not isinstance(path, Discrete):
         raise UserError(
-            f"{name} picks times from a table of betas, which {type(path).__name__} is not: use Uniform or Rho"
+            f"{name} picks times from a table of betas, which {type(path).__name__} is not: use UniformTime or Rho"
         )
     length = round(path.span()[1]) + 1
     if times > length:
@@ -230,5 +233,5 @@ def _table(grid: SamplingSchedule, path: Path, times: int) -> int:
 
 
 def _whole(t: np.ndarray) -> np.ndarray:
-    """Round to the nearest whole time; halves go up, as rounding them to even would take some time twice."""
+    """Round to the nearest whole time; halves go up, as rounding them to even would take some times twice."""
     return np.floor(t + 0.5)

@@ -1,13 +1,13 @@
-"""Solvers of the reverse process as tables of numbers, the one loop that runs them, and the single-step ones.
+"""Solvers of the reverse process as tables of numbers, the one loop that runs them, and the single-step solvers.
 
 All work on x = x0 + sigma eps, where sigma is the ratio of noise to signal, so one solver serves every path. There the
 probability-flow ODE is dx/dsigma = (x - D(x, sigma)) / sigma (arXiv:2206.00364, equation 1), D being the denoiser.
 
-A step of any of them is linear in x, in what the net said now and before, and in fresh noise. So a solver only writes
-down, from the host's float64 levels, at which levels the net is called and how the few arrays that it keeps are mixed
-after each call. `sample` scans over these calls: the net is compiled once whatever the solver, the number of its calls
-is known before anything is compiled, no logarithm of 0 or arithmetic with inf is left for the device, and there is no
-state but the carry.
+A step of any of them is linear in x, in the net's present and earlier outputs, and in fresh noise. So a solver only
+writes down, from the host's float64 noise levels, at which levels the net is called and how the few arrays that it
+keeps are mixed after each call. `sample` scans over these calls: the net is compiled once for any solver, the number of
+its calls is known before compilation, no logarithm of 0 and no arithmetic with inf is left for the device, and the
+carry is the only state.
 """
 
 import abc
@@ -24,33 +24,33 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.diffusion.denoiser import Denoise
-from jaxgen.diffusion.sampling_schedules import falling
+from jaxgen.diffusion.sampling_schedules import decreasing
 from jaxgen.errors import UserError
 from jaxgen.typing import Tree
 
 
 class Trajectory(NamedTuple):
-    """What a sampler went through on a grid of n + 1 levels."""
+    """The steps of a sampler on a schedule of n + 1 noise levels."""
 
-    x: Float[Array, "k b *s"]  # k = n + 1: the state at every level, the start among them
-    x0: Float[Array, "n b *s"]  # the net's last estimate of the picture in each step
+    x: Float[Array, "k b *s"]  # k = n + 1: the state at every level, the first included
+    x0: Float[Array, "n b *s"]  # the net's last estimate of the image in each step
 
 
 @runtime_checkable
-class Remembering(Protocol):
-    """A denoiser that carries something from call to call. As a pytree its leaves are rows, one for each sample."""
+class StatefulDenoise(Protocol):
+    """A denoiser with a memory from call to call. As a pytree its leaves are rows, one for each sample."""
 
     def memory(self, x: Float[Array, "b *s"]) -> Tree:
-        """Return what it remembers before its first call: rows too, () for nothing."""
+        """Return the memory before the first call: rows too, () for nothing."""
         ...
 
     def step(self, x: Float[Array, "b *s"], sigma: Float[Array, ""], memory: Tree) -> tuple[Float[Array, "b *s"], Tree]:
-        """Return the estimate of x0 and what is remembered now."""
+        """Return the estimate of x0 and the new memory."""
         ...
 
 
 class Solver(abc.ABC):
-    """A way to follow the reverse process down a grid of levels."""
+    """A way to follow the reverse process down a schedule of noise levels."""
 
     @property
     @abc.abstractmethod
@@ -59,59 +59,66 @@ class Solver(abc.ABC):
 
     @abc.abstractmethod
     def levels(self, sigmas: np.ndarray) -> np.ndarray | None:
-        """Return the levels of all calls of the net, f64[calls]; None where it depends on the samples.
+        """Return the noise levels of all calls of the net, f64[calls]; None where they depend on the samples.
 
-        Raises UserError where it cannot follow this grid.
+        Raises UserError where it cannot follow this schedule.
         """
 
     @abc.abstractmethod
     def solve(
-        self, denoise: Remembering, sigmas: np.ndarray, x: Float[Array, "b *s"], keys: Key[Array, " b"], trace: bool
+        self, denoise: StatefulDenoise, sigmas: np.ndarray, x: Float[Array, "b *s"], keys: Key[Array, " b"], trace: bool
     ) -> tuple[Float[Array, "b *s"], Trajectory | None]:
-        """Go down the grid; see `sample`."""
+        """Follow the schedule; see `sample`."""
 
 
 def start(noise: Float[Array, "b *s"], sigmas: np.ndarray) -> Float[Array, "b *s"]:
-    """Scale noise of unit variance to the first level; at inf x is the noise itself."""
+    """Scale noise of unit variance to the first noise level; at inf x is the noise itself."""
     return noise if math.isinf(sigmas[0]) else noise * float(sigmas[0])
 
 
 @overload
 def sample(
-    solver: Solver, denoise: Denoise | Remembering, sigmas: np.ndarray, x: Array, keys: Array
+    solver: Solver, denoise: Denoise | StatefulDenoise, sigmas: np.ndarray, x: Array, keys: Array
 ) -> Float[Array, "b *s"]: ...
 @overload
 def sample(
-    solver: Solver, denoise: Denoise | Remembering, sigmas: np.ndarray, x: Array, keys: Array, *, trace: Literal[True]
+    solver: Solver,
+    denoise: Denoise | StatefulDenoise,
+    sigmas: np.ndarray,
+    x: Array,
+    keys: Array,
+    *,
+    trace: Literal[True],
 ) -> tuple[Float[Array, "b *s"], Trajectory]: ...
 def sample(
     solver: Solver,
-    denoise: Denoise | Remembering,
+    denoise: Denoise | StatefulDenoise,
     sigmas: np.ndarray,
     x: Float[Array, "b *s"],
     keys: Key[Array, " b"],
     *,
     trace: bool = False,
 ) -> Any:
-    """Take x at level sigmas[0] (see `start`) down to sigmas[-1]; with `trace` return the steps on the way too.
+    """Take x at noise level sigmas[0] (see `start`) down to sigmas[-1]; with `trace` return the trajectory too.
 
-    `sigmas` f64[n+1] falls strictly; its first may be inf, its last may be 0, where the result is exactly the last
-    denoised picture: no net is called at 0. x and the result are f32 (or f64) whatever type the net computes in. The
-    noise of sample i in call k is normal(fold_in(keys[i], k)): a sample depends on its own key only. A pure function.
+    `sigmas` f64[n+1] is strictly decreasing; its first may be inf, its last may be 0, where the result is exactly the
+    last denoised image: the net is never called at 0. x and the result are f32 (or f64) whatever type the net computes
+    in. The noise of sample i in call k is normal(fold_in(keys[i], k)): a sample depends on its own key only. A pure
+    function.
 
-    Raises UserError for a grid that is none or that the solver cannot follow.
+    Raises UserError where sigmas are no schedule, or one that the solver cannot follow.
     """
-    sigmas = falling(sigmas)
+    sigmas = decreasing(sigmas)
     solver.levels(sigmas)  # refuses before anything is traced
-    net = denoise if isinstance(denoise, Remembering) else Forgetful(denoise=denoise)
+    net = denoise if isinstance(denoise, StatefulDenoise) else _Stateless(denoise=denoise)
     x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    found, steps = solver.solve(net, sigmas, x, keys, trace)
-    return (found, steps) if trace else found
+    end, steps = solver.solve(net, sigmas, x, keys, trace)
+    return (end, steps) if trace else end
 
 
 @struct.dataclass
-class Forgetful:
-    """A plain denoiser, as one that remembers nothing."""
+class _Stateless:
+    """A plain denoiser as a `StatefulDenoise` with an empty memory."""
 
     denoise: Denoise = struct.field(pytree_node=False)
 
@@ -126,14 +133,14 @@ class Forgetful:
 class Call:
     """One call of the net and what follows from it.
 
-    Of the arrays that a solver keeps, the first is x, which the net sees. After the call each becomes a sum of all of
-    them and, last, of the net's estimate x0: rows of coefficients, which `np.eye` names.
+    Of the arrays that a solver keeps, the first is x, which the net sees. After the call each becomes a weighted sum of
+    all of them and, last, of the net's estimate x0: rows of coefficients, written as sums of the rows of `np.eye`.
     """
 
     level: float
     slots: tuple[np.ndarray, ...]
     ends: bool = True
-    """Whether a step of the grid ends here, with x at its next level."""
+    """Whether a step of the schedule ends here, with x at its next noise level."""
     before: float = 0.0
     """Standard deviation of the noise added to x before the call."""
     after: float = 0.0
@@ -145,30 +152,30 @@ class Linear(Solver):
 
     @abc.abstractmethod
     def calls(self, sigmas: np.ndarray) -> list[Call]:
-        """Write down the calls for these levels."""
+        """Write down the calls for these noise levels."""
 
     def levels(self, sigmas: np.ndarray) -> np.ndarray | None:
         return np.asarray([call.level for call in self.calls(sigmas)])
 
     def solve(
-        self, denoise: Remembering, sigmas: np.ndarray, x: Float[Array, "b *s"], keys: Key[Array, " b"], trace: bool
+        self, denoise: StatefulDenoise, sigmas: np.ndarray, x: Float[Array, "b *s"], keys: Key[Array, " b"], trace: bool
     ) -> tuple[Float[Array, "b *s"], Trajectory | None]:
         calls = self.calls(sigmas)
         mix = np.asarray([call.slots for call in calls])
-        used = (mix != 0).any(0)  # coefficients that are never anything but 0 cost nothing
+        used = (mix != 0).any(0)  # coefficients that are 0 in every call cost nothing
         before, after = (np.asarray([getattr(call, name) for call in calls]) for name in ("before", "after"))
 
         def call(carry: Tree, row: Tree) -> tuple[Tree, Tree]:
             (x, *kept), memory = carry
-            k, level, weights, early, late = row
+            k, level, weights, noise_before, noise_after = row
             fresh = _noise(keys, k, x) if before.any() or after.any() else x
-            x = x + early * fresh if before.any() else x
+            x = x + noise_before * fresh if before.any() else x
             x0, memory = denoise.step(x, level, memory)
             x0 = x0.astype(x.dtype)
-            found = [_mixed(weights[i], used[i], (x, *kept, x0)) for i in range(len(used))]
+            mixed = [_mixed(weights[i], used[i], (x, *kept, x0)) for i in range(len(used))]
             if after.any():
-                found[0] = found[0] + late * fresh
-            return (tuple(found), memory), (found[0], x0) if trace else None
+                mixed[0] = mixed[0] + noise_after * fresh
+            return (tuple(mixed), memory), (mixed[0], x0) if trace else None
 
         slots = (x, *[jnp.zeros_like(x)] * (mix.shape[1] - 1))
         rows = tuple(jnp.asarray(a, x.dtype) for a in ([c.level for c in calls], mix, before, after))
@@ -184,13 +191,13 @@ def _noise(keys: Key[Array, " b"], k: Int[Array, ""], x: Float[Array, "b *s"]) -
 
 
 def _mixed(weights: Float[Array, " n"], used: np.ndarray, terms: Sequence[Float[Array, "b *s"]]) -> Array:
-    # Sums of products, no dot: an accelerator may round the factors of a dot to fewer bits.
+    # Sums of products and no dot: an accelerator may round the factors of a dot to fewer bits.
     parts = [weights[j] * term for j, term in enumerate(terms) if used[j]]
     return sum(parts[1:], parts[0]) if parts else jnp.zeros_like(terms[0])
 
 
 def toward(x: np.ndarray, x0: np.ndarray, now: float, then: float) -> np.ndarray:
-    """Move x from level `now` to `then` on the ray through x0: the ODE's exact solution while D stays x0.
+    """Move x from noise level `now` to `then` on the ray through x0: the ODE's exact solution while D stays x0.
 
     One formula has the names Euler in sigma, Euler in the flow's time, DDIM (arXiv:2010.02502, equation 12 with
     sigma 0) and DPM-Solver++ of order 1.
@@ -198,10 +205,10 @@ def toward(x: np.ndarray, x0: np.ndarray, now: float, then: float) -> np.ndarray
     return x0 + then * x if math.isinf(now) else x0 + then / now * (x - x0)
 
 
-def finite(sigmas: np.ndarray, solver: Any, mend: str) -> None:
-    """Raise UserError where a solver that cannot start at pure noise is to."""
+def finite(sigmas: np.ndarray, solver: Any, fix: str) -> None:
+    """Raise UserError where a schedule starts at pure noise and the solver cannot."""
     if math.isinf(sigmas[0]):
-        raise UserError(f"{type(solver).__name__} cannot start at an infinite level: {mend}")
+        raise UserError(f"{type(solver).__name__} cannot start at an infinite noise level: {fix}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -222,11 +229,11 @@ class Heun(Linear):
     """EDM's sampler, order 2 without churn: 2 calls a step, 1 for a step to 0 (arXiv:2206.00364, algorithm 2)."""
 
     churn: float = 0.0
-    """Noise added anew over all steps, S_churn; 0 for the ODE."""
+    """Amount of fresh noise over all steps, S_churn; 0 for the ODE."""
     churn_min: float = 0.0
-    """Least level at which noise is added, S_tmin."""
+    """Smallest noise level at which noise is added, S_tmin."""
     churn_max: float = math.inf
-    """Greatest, S_tmax."""
+    """Largest, S_tmax."""
     noise: float = 1.0
     """Standard deviation of that noise, S_noise."""
 
@@ -235,7 +242,7 @@ class Heun(Linear):
         return 2
 
     def calls(self, sigmas: np.ndarray) -> list[Call]:
-        finite(sigmas, self, "use FlowHeun, which steps in time, or a grid with a finite first level")
+        finite(sigmas, self, "use FlowHeun, which steps in time, or a schedule with a finite first level")
         x, base, first, x0 = np.eye(4)
         calls = []
         for now, then in itertools.pairwise(sigmas):

@@ -11,6 +11,7 @@ from jaxgen.features.net import Features
 from jaxgen.models import inception
 from jaxgen.pictures import pixels
 from jaxgen.typing import Tree
+from jaxgen.weights.inception import load
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Inception(Features):
 
         Raises UserError for a file that does not hold the weights.
         """
-        return jax.tree_util.Partial(_features, inception.load(pathlib.Path(self.weights).expanduser()))
+        return jax.tree_util.Partial(_features, load(pathlib.Path(self.weights).expanduser()))
 
 
 def _features(variables: Tree, image: Float[Array, "b h w c"]) -> Float[Array, "b 2048"]:

@@ -1,4 +1,4 @@
-"""What a feature net is to those who measure with it."""
+"""What metrics need of a feature net."""
 
 import abc
 from collections.abc import Callable
@@ -12,13 +12,13 @@ class Features(abc.ABC):
     @property
     @abc.abstractmethod
     def name(self) -> str:
-        """What the features are called."""
+        """The features' name."""
 
     @property
     def metric(self) -> str:
-        """What the Fréchet distance between them is called."""
+        """The name of the Fréchet distance between them."""
         return f"fd_{self.name}"
 
     @abc.abstractmethod
     def extractor(self) -> Callable[[Float[Array, " b *s"]], Float[Array, "b d"]]:
-        """Return the pure function; jit is the caller's."""
+        """Return the pure function; the caller compiles it."""

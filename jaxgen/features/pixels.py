@@ -1,4 +1,4 @@
-"""The samples themselves as features: what there is for points, and a net-free second opinion for small pictures."""
+"""The samples themselves as features: for points, and for small images as a comparison that needs no net."""
 
 import dataclasses
 from collections.abc import Callable

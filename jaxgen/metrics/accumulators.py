@@ -1,4 +1,4 @@
-"""Metrics as sums: made on the device, added up on the host in int64 and float64, divided once at the end.
+"""Metrics as sums: computed on the device, added on the host in int64 and float64, divided once at the end.
 
 So a result does not depend on how examples were batched, padded (`valid`) or spread over devices.
 """
@@ -38,7 +38,7 @@ class Confusion:
     """How often class i (row, truth) was predicted as class j (column), in exact integers."""
 
     counts: Any  # i32[c c] on the device, i64[c c] once merged
-    foreign: Any  # i32[], i64[]: pixels whose truth or prediction is no class; they are in no cell
+    foreign: Any  # i32[], i64[]: pixels whose truth or prediction is no class; no cell counts them
 
     @classmethod
     def of(
@@ -50,17 +50,17 @@ class Confusion:
         """
         if prediction.shape != mask.shape:
             raise ValueError(f"prediction {prediction.shape} and mask {mask.shape} must be class ids of one shape")
-        ids, found = mask.astype(jnp.int32), prediction.astype(jnp.int32)
-        counted = (ids != IGNORE) & valid.reshape(-1, *[1] * (mask.ndim - 1))
-        known = (ids >= 0) & (ids < classes) & (found >= 0) & (found < classes)
-        # One cell for each pair, and beyond them one for foreign ids and one for pixels that do not count.
+        truth, guess = mask.astype(jnp.int32), prediction.astype(jnp.int32)
+        counted = (truth != IGNORE) & valid.reshape(-1, *[1] * (mask.ndim - 1))
+        known = (truth >= 0) & (truth < classes) & (guess >= 0) & (guess < classes)
+        # One cell for each pair, then one for foreign ids and one for pixels that do not count.
         foreign = classes * classes
-        cell = jnp.where(counted, jnp.where(known, ids * classes + found, foreign), foreign + 1)
+        cell = jnp.where(counted, jnp.where(known, truth * classes + guess, foreign), foreign + 1)
         cells = jnp.zeros(foreign + 2, jnp.int32).at[cell.reshape(-1)].add(1)
         return cls(counts=cells[:foreign].reshape(classes, classes), foreign=cells[foreign])
 
     def check(self) -> None:
-        """Raise UserError if a pixel had an id that is no class, which would make any result a guess."""
+        """Raise UserError if a pixel had an id that is no class: the results would be wrong."""
         if int(self.foreign):
             last = self.counts.shape[0] - 1
             raise UserError(
@@ -75,14 +75,14 @@ class Confusion:
         is predicted but never true has an IoU and a dice of 0, which count in their means (as in torchmetrics' macro
         average and mmseg), and no accuracy. `fwiou` weighs each IoU by the class's share of the true pixels.
 
-        Raises UserError for foreign ids, or unless `classes` has one distinct name for each class.
+        Raises UserError for foreign ids, or unless `classes` has one different name for each class.
         """
         self.check()
         counts = np.asarray(self.counts, np.int64)
         if len(set(classes)) != len(counts):
-            raise UserError(f"{len(counts)} classes need as many distinct names; got {', '.join(classes)}")
-        hits, true, found = counts.diagonal(), counts.sum(1), counts.sum(0)
-        iou, acc, dice = _share(hits, true + found - hits), _share(hits, true), _share(2 * hits, true + found)
+            raise UserError(f"{len(counts)} classes need as many different names; got {', '.join(classes)}")
+        hits, true, guessed = counts.diagonal(), counts.sum(1), counts.sum(0)
+        iou, acc, dice = _share(hits, true + guessed - hits), _share(hits, true), _share(2 * hits, true + guessed)
         rows = zip(classes, iou, acc, dice, true, strict=True)
         return {
             "miou": _mean(iou),
@@ -120,13 +120,13 @@ def merge(a: Tree, b: Tree) -> Tree:
 
 def results(metrics: Mapping[str, Accumulator], classes: tuple[str, ...]) -> dict[str, Any]:
     """Turn sums into numbers ready for JSON: a Mean under its own name, a Confusion as the entries of its result."""
-    found: dict[str, Any] = {}
+    report: dict[str, Any] = {}
     for name, metric in metrics.items():
         new = {name: metric.result()} if isinstance(metric, Mean) else metric.result(classes)
-        if twice := found.keys() & new.keys():
-            raise ValueError(f"two metrics give {', '.join(sorted(twice))}")
-        found |= new
-    return found
+        if twice := report.keys() & new.keys():
+            raise ValueError(f"two metrics report {', '.join(sorted(twice))}")
+        report |= new
+    return report
 
 
 def table(result: Mapping[str, Any]) -> list[str]:
@@ -140,21 +140,21 @@ def table(result: Mapping[str, Any]) -> list[str]:
         for name, iou, acc, dice, pixels in [*rows, mean]:
             lines.append(f"{name:<{wide}}{_text(iou):>9}{_text(acc):>9}{_text(dice):>9}{pixels:>13}")
         if result["absent"]:
-            lines.append(f"in no mean, for absent from truth and predictions: {', '.join(result['absent'])}")
+            lines.append(f"in no mean, as absent from truth and predictions: {', '.join(result['absent'])}")
     tabled = {"per_class", "absent", "macc", "dice"} if lines else set()
     numbers = {name: value for name, value in result.items() if name not in tabled and not isinstance(value, dict)}
     return lines + [f"{name} {_text(value)}" for name, value in numbers.items()]
 
 
 def predicted(logits: Float[Array, "*b n"]) -> Int[Array, "*b"]:
-    """Return the likeliest class; one logit x is the two logits (0, x) of classes 0 and 1."""
+    """Return the most likely class; one logit x is the two logits (0, x) of classes 0 and 1."""
     return (logits[..., 0] > 0).astype(jnp.int32) if logits.shape[-1] == 1 else logits.argmax(-1)
 
 
 def topk_correct(logits: Float[Array, "b n"], labels: Integer[Array, " b"], k: int) -> Float[Array, " b"]:
     """Return 1 where the label's logit is among the k highest, else 0.
 
-    Ties count against the net, and NaN beats all: a net of constant logits is right only where k >= n.
+    Ties count as wrong, and NaN as higher than all: a net of constant logits is right only where k >= n.
     """
     n = logits.shape[-1]
     own = jnp.where(jax.nn.one_hot(labels, n, dtype=bool), logits, -jnp.inf).max(-1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Whether the digits that a generator was asked for are those that a classifier reads."""
+"""Class accuracy: whether a classifier reads the digits that a generator was asked for."""
 
 import dataclasses
 from typing import Any
@@ -16,14 +16,14 @@ DIGITS = tuple(str(digit) for digit in range(10))
 class ClassAccuracy:
     """Share of a class-conditional generator's digits that the classifier of `DigitsCnn` reads as asked for.
 
-    `readback_real` is what it reads right of the test split: above that, samples are merely easier than digits are.
+    `readback_real` is what it reads right of the test split: above that, samples are easier to read than real digits.
     """
 
     samples: int = 1000
 
     def __post_init__(self) -> None:
         if self.samples < 1:
-            raise UserError(f"Readback.samples is {self.samples}; it must be at least 1")
+            raise UserError(f"ClassAccuracy.samples is {self.samples}; it must be at least 1")
 
     def measure(self, view: View) -> dict[str, Any]:
         """Return the shares by name.
@@ -31,10 +31,12 @@ class ClassAccuracy:
         Raises UserError unless the classes are the digits and the samples have labels and are finite.
         """
         if view.classes != DIGITS:
-            raise UserError(f"Readback reads the digits 0..9, not {', '.join(view.classes[:4])}…; remove it")
+            raise UserError(f"ClassAccuracy reads the digits 0..9, not {', '.join(view.classes[:4])}…; remove it")
         samples = finite(view.samples(self.samples))
         if samples.label is None:
-            raise UserError("Readback needs a generator that is asked for a class; remove it, or give the net classes")
+            raise UserError(
+                "ClassAccuracy needs a generator that is asked for a class; remove it, or give the net classes"
+            )
         right = _right(view, samples)
         per_class = {
             name: float(right[samples.label == k].mean()) if (samples.label == k).any() else None

@@ -1,4 +1,4 @@
-"""How near the samples' distribution is to the data's, beside what real data of the same number score."""
+"""How near the samples' distribution is to the data's, and what real data of the same number score."""
 
 import dataclasses
 from typing import Any, Literal
@@ -16,10 +16,10 @@ from jaxgen.metrics.view import View, as_shown, finite
 class Distribution:
     """Fréchet distance, KID, precision, recall, density and coverage of the samples against real examples.
 
-    Each number has a twin, `…_floor`: what the split that is no reference scores, with as many rows as there are
-    samples (fewer where the split is smaller). With the default reference a generator that repeats its training data
-    earns the floor and no more. The Fréchet distance is named after its features, `fd_NAME`, and "fid" for Inception's
-    alone.
+    Each number comes with a baseline, `…_floor`: what the other split scores in the samples' place, with as many rows
+    as there are samples (fewer where the split is smaller). With the default reference a generator that repeats its
+    training data scores the baseline and no better. The Fréchet distance is named after its features, `fd_NAME`, and
+    "fid" for Inception's alone.
     """
 
     features: Features
@@ -46,7 +46,7 @@ class Distribution:
         extract = self.features.extractor()
         other: Literal["train", "test"] = "train" if self.reference == "test" else "test"
         real = view.rows(other).image
-        # Data may be sorted by class, so the floor's rows are drawn.
+        # Data may be sorted by class, so the baseline's rows are drawn.
         chosen = np.random.default_rng(0).permutation(len(real))[: self.samples]
         images = view.rows(self.reference).image, finite(view.samples(self.samples)).image, real[np.sort(chosen)]
         for name, rows in zip((self.reference, "generated", other), images, strict=True):
@@ -55,22 +55,22 @@ class Distribution:
                     f"Distribution: {len(rows)} {name} examples have no neighbour number {self.neighbours} each; "
                     "take more of them or fewer neighbours"
                 )
-        reference, fake, floor = (view.map(extract, as_shown(rows)) for rows in images)
-        scores, floors = self._scores(reference, fake), self._scores(reference, floor)
+        reference, fake, baseline = (view.map(extract, as_shown(rows)) for rows in images)
+        scores, baselines = self._scores(reference, fake), self._scores(reference, baseline)
         size = min(len(fake), len(reference))
         protocol = {
             "features": self.features.name,
             "samples": len(fake),
             "reference": self.reference,
             "reference_samples": len(reference),
-            "floor_samples": len(floor),
+            "floor_samples": len(baseline),
             "rounded_to_bits": 8 if images[0].ndim == 4 else None,
             "neighbours": self.neighbours,
             "kid": f"{self.kid_subsets} subsets of {self.kid_size}" if self.kid_size < size else "whole sets",
         }
         found: dict[str, Any] = {}
         for name, value in scores.items():
-            found |= {name: value, f"{name}_floor": floors[name]}
+            found |= {name: value, f"{name}_floor": baselines[name]}
         return found | {"protocol": view.protocol | {self.features.metric: protocol}}
 
     def _scores(

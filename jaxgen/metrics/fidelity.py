@@ -11,12 +11,12 @@ from jaxtyping import Float, Int, Shaped
 
 Rows = Shaped[np.ndarray, "_ d"]
 BLOCK = 1 << 24  # entries of a table that are held at once: 128 MB
-ROUNDING = 1e-13  # squared distances that differ by less of the squared norms are equal: copies of a row are no news
+ROUNDING = 1e-13  # of the squared norms: squared distances that differ by less are equal, as those of copies of a row
 
 
 @dataclasses.dataclass(frozen=True)
 class Moments:
-    """Mean f64[d] and unbiased covariance f64[d d] of features: all that a Fréchet distance knows of them."""
+    """Mean f64[d] and unbiased covariance f64[d d] of features: all that a Fréchet distance needs of them."""
 
     mean: Float[np.ndarray, " d"]
     covariance: Float[np.ndarray, "d d"]
@@ -24,14 +24,14 @@ class Moments:
 
 @dataclasses.dataclass(frozen=True)
 class Coverage:
-    """What `modes` finds."""
+    """What `modes` returns."""
 
     covered: int
     """Modes with at least one sample of high quality."""
     high_quality: float
     """Share of the samples that are of high quality."""
     std_ratio: float | None
-    """Spread inside the modes over the spread that it should be; None where no mode has two samples."""
+    """Standard deviation inside the modes over what it should be; None where no mode has two samples."""
     counts: Int[np.ndarray, " k"]
     """Samples whose nearest centre is this mode's, near or far."""
 
@@ -60,8 +60,8 @@ def frechet_distance(a: Moments | Rows, b: Moments | Rows) -> float:
     as of fewer rows than features; but then, as for any finite n, its expectation for equal distributions is above 0.
     """
     a, b = (x if isinstance(x, Moments) else moments(x) for x in (a, b))
-    # tr (S1^½ S2 S1^½)^½ is the sum of the singular values of S2^½ S1^½. Taken as such it keeps the digits that roots
-    # of the product's eigenvalues lose: of an eigenvalue that should be 0 and is 1e-15, the root is 3e-8.
+    # tr (S1^½ S2 S1^½)^½ is the sum of the singular values of S2^½ S1^½. Computed like this it keeps the digits that
+    # roots of the product's eigenvalues lose: of an eigenvalue that should be 0 and is 1e-15, the root is 3e-8.
     overlap = np.linalg.svd(_root(b.covariance).T @ _root(a.covariance), compute_uv=False).sum()
     shift = np.sum((a.mean - b.mean) ** 2)
     return float(shift + np.trace(a.covariance) + np.trace(b.covariance) - 2 * overlap)
@@ -110,11 +110,11 @@ def density_coverage(real: Rows, fake: Rows, k: int = 5) -> tuple[float, float]:
 
 
 def modes(points: Rows, centres: Shaped[np.ndarray, "k d"], std: float, radius: float = 3.0) -> Coverage:
-    """Say how samples of a mixture of equal round Gaussians fall on its modes (PacGAN, arXiv:1712.04086, section 4.1).
+    """Count samples of a mixture of equal round Gaussians by mode and quality (PacGAN, arXiv:1712.04086, section 4.1).
 
     A sample is of high quality within `radius` standard deviations of its nearest centre: in two dimensions and for
-    three, 98.89 % of a perfect generator's are, and more means that the modes are too narrow. `std_ratio` tells it: the
-    spread of the good samples around their own mean in each mode, over that of a Gaussian cut off at the same radius.
+    three, 98.89 % of a perfect generator's are, and more means that the modes are too narrow. `std_ratio` shows it: the
+    spread of these samples around their own mean in each mode, over that of a Gaussian cut off at the same radius.
     """
     n, d = points.shape
     nearest, distance = np.zeros(n, np.int64), np.zeros(n)
@@ -149,13 +149,13 @@ def kl_to_uniform(counts: Int[np.ndarray, " k"]) -> float:
     return float((share * np.log(share * len(counts))).sum())
 
 
-def kl_floor(counts: Int[np.ndarray, " k"]) -> float:
-    """Return about what `kl_to_uniform` expects of n samples of k equal modes, (k - 1) / 2n: no generator is better."""
+def kl_baseline(counts: Int[np.ndarray, " k"]) -> float:
+    """Return about the expected `kl_to_uniform` of n samples of k equal modes, (k - 1) / 2n: the best possible."""
     return (len(counts) - 1) / (2 * float(counts.sum()))
 
 
 def _root(covariance: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
-    """Return a matrix R with R R' = covariance; eigenvalues that are 0 but for rounding are 0."""
+    """Return a matrix R with R R' = covariance; eigenvalues that differ from 0 by rounding alone are 0."""
     values, vectors = np.linalg.eigh(covariance)
     least = max(values[-1], 0.0) * len(values) * np.finfo(np.float64).eps
     return vectors * np.sqrt(np.where(values > least, values, 0.0))
@@ -181,7 +181,7 @@ def _kernel_trace(a: Float[np.ndarray, "m d"]) -> float:
 
 
 def _centred(real: Rows, fake: Rows) -> tuple[Float[np.ndarray, "m d"], Float[np.ndarray, "n d"]]:
-    """Move both so that the reals' mean is 0: distances stay, and lose fewer digits."""
+    """Move both so that the reals' mean is 0: distances stay the same, and lose fewer digits."""
     mean = real.mean(0, dtype=np.float64)
     return real - mean, fake - mean
 
@@ -198,7 +198,7 @@ def _squared_distances(
 
 
 def _reach(x: Float[np.ndarray, "n d"], k: int) -> Float[np.ndarray, " n"]:
-    """Return the squared distance of each row to its k-th neighbour; a row is no neighbour of itself."""
+    """Return the squared distance of each row to its k-th neighbour; a row is not its own neighbour."""
     if not 0 < k < len(x):
         raise ValueError(f"the {k}-th neighbour among {len(x)} rows: k must be at least 1 and below their number")
     reach = np.zeros(len(x))

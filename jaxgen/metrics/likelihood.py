@@ -1,4 +1,4 @@
-"""How likely the test data are under the model: a number that no feature net has a say in."""
+"""How likely the test data are under the model: a number that depends on no feature net."""
 
 import dataclasses
 import math
@@ -10,18 +10,17 @@ import numpy as np
 from jaxgen.data.mixture import Mixture
 from jaxgen.diffusion.gaussian import GaussianMixture
 from jaxgen.diffusion.likelihood import bits_per_dim
-from jaxgen.diffusion.sampling_schedules import Rho
 from jaxgen.errors import UserError
 from jaxgen.metrics.view import View
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Likelihood:
-    """Likelihood of test examples by the probability-flow ODE: of pictures in bits per dimension, of points in nats.
+    """Likelihood of test examples by the probability-flow ODE: of images in bits per dimension, of points in nats.
 
     `bits_per_dim` bounds the length of a code for the 8-bit pixels from above, which are spread over their steps by
-    uniform noise (arXiv:2011.13456, section 4.3). `log_likelihood` of points has a twin, `log_likelihood_true`, where
-    their `source` is a mixture of known density: the data's own, which no model surpasses but by chance.
+    uniform noise (arXiv:2011.13456, section 4.3). `log_likelihood` of points comes with `log_likelihood_true` where
+    their `source` is a mixture of known density: the data's own, which no model exceeds but by chance.
     """
 
     rows: int = 360
@@ -46,8 +45,10 @@ class Likelihood:
         image, label = real.image[: self.rows], None if real.label is None else real.label[: self.rows]
         if image.ndim == 4:
             image = image + np.random.default_rng(0).uniform(size=image.shape).astype(np.float32) / np.float32(127.5)
-        grid = Rho(steps=self.steps, sigma_min=self.sigma_min, sigma_max=self.sigma_max, to_zero=False)
-        nats = np.asarray(view.log_likelihood(image, label, grid, self.probes), np.float64)
+        nats = view.log_likelihood(
+            image, label,
+            steps=self.steps, sigma_min=self.sigma_min, sigma_max=self.sigma_max, probes=self.probes,
+        ).astype(np.float64)  # fmt: skip
         if not np.isfinite(nats).all():
             raise UserError("Likelihood: some test examples have no finite likelihood; take more steps")
         about = {"rows": len(nats), "steps": self.steps, "probes": self.probes or "exact"}
@@ -55,11 +56,11 @@ class Likelihood:
         if image.ndim == 4:
             bits = bits_per_dim(jnp.asarray(nats), math.prod(image.shape[1:]))
             return {"bits_per_dim": float(np.mean(bits))} | protocol
-        found = {"log_likelihood": float(nats.mean())}
+        result = {"log_likelihood": float(nats.mean())}
         if self.source is not None:
             centres = tuple(map(tuple, self.source.centres().tolist()))
             mixture = GaussianMixture(means=centres, stds=(self.source.std,) * len(centres))
-            found["log_likelihood_true"] = float(
+            result["log_likelihood_true"] = float(
                 np.mean(mixture.log_density(jnp.asarray(image), self.sigma_min or 0.0))
             )
-        return found | protocol
+        return result | protocol

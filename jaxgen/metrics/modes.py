@@ -1,4 +1,4 @@
-"""Which of a mixture's modes the samples reach, how evenly, and whether they fill them."""
+"""Which of a mixture's modes the samples reach, how evenly, and how well they fill them."""
 
 import dataclasses
 from typing import Any
@@ -13,12 +13,12 @@ from jaxgen.metrics.view import View, finite
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Modes:
-    """Mode coverage by PacGAN's protocol (arXiv:1712.04086, section 4.1), and how true the modes are in themselves.
+    """Mode coverage by PacGAN's protocol (arXiv:1712.04086, section 4.1), and how well each mode is filled.
 
     `modes` covered; `high_quality`, the share of samples near a centre; `std_ratio`, less than it should be for a
     generator that collapses inside the modes; `kl` of the modes' shares to the uniform distribution in nats. For data
-    whose modes lie apart the second is 0.9889 and the third is 1; `…_floor` is what as many points of the source score,
-    and for `kl` its expectation.
+    whose modes lie apart the second is 0.9889 and the third is 1; `…_floor` is the baseline: what as many
+    points of the source score, and for `kl` its expectation.
     """
 
     source: Mixture
@@ -45,13 +45,13 @@ class Modes:
         found = fidelity.modes(points, centres, self.source.std, self.radius)
         source = dataclasses.replace(self.source, size=self.samples).open()
         data = np.stack([source[i]["image"] for i in range(self.samples)])
-        floor = fidelity.modes(data, centres, self.source.std, self.radius)
+        baseline = fidelity.modes(data, centres, self.source.std, self.radius)
         return {
             "modes": found.covered,
             "high_quality": found.high_quality,
-            "high_quality_floor": floor.high_quality,
+            "high_quality_floor": baseline.high_quality,
             "std_ratio": found.std_ratio,
-            "std_ratio_floor": floor.std_ratio,
+            "std_ratio_floor": baseline.std_ratio,
             "kl": fidelity.kl_to_uniform(found.counts),
             "kl_floor": fidelity.kl_floor(found.counts),
             "protocol": view.protocol

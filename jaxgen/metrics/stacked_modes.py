@@ -19,7 +19,8 @@ class StackedModes:
 
     The classifier of `DigitsCnn` reads each channel: `modes`, of 1,000, that a sample is read as, and `kl` of the
     modes' shares to the uniform distribution in nats, whose expectation for a perfect generator is `kl_floor`.
-    `modes_real` and `kl_real` are what as many triples of the train split score: a classifier's errors are in both.
+    `modes_real` and `kl_real` are the same for as many triples of the train split; all include the classifier's
+    errors.
     """
 
     samples: int = 26_000
@@ -28,7 +29,7 @@ class StackedModes:
 
     def __post_init__(self) -> None:
         if self.samples < 1:
-            raise UserError(f"Triples.samples is {self.samples}; it must be at least 1")
+            raise UserError(f"StackedModes.samples is {self.samples}; it must be at least 1")
 
     def measure(self, view: View) -> dict[str, Any]:
         """Return the numbers by name.
@@ -38,7 +39,7 @@ class StackedModes:
         image = finite(view.samples(self.samples)).image
         if image.shape[1:] != (*SHAPE[:2], 3):
             shape = "x".join(map(str, image.shape[1:]))
-            raise UserError(f"Triples reads pictures of 8x8x3, not {shape}; remove it, or learn StackedDigits")
+            raise UserError(f"StackedModes reads pictures of 8x8x3, not {shape}; remove it, or learn StackedDigits")
         source = StackedDigits(split="train", size=len(image), seed=self.seed).open()
         data = np.stack([source[i]["image"] for i in range(len(source))])
         fake, real = _counts(view, image), _counts(view, data.astype(np.float32) / np.float32(127.5) - np.float32(1))

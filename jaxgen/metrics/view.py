@@ -1,4 +1,4 @@
-"""What a measure sees of a run, its samples and the real examples beside them, and what a measure is."""
+"""What a metric of samples sees of a run, samples and real examples, and what such a metric is."""
 
 import dataclasses
 from collections.abc import Callable
@@ -8,16 +8,15 @@ import jax
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from jaxgen.diffusion.sampling_schedules import SamplingSchedule
 from jaxgen.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """Pictures or points, and the classes that they are of or were asked for."""
+    """Images or points, and the classes that they are of or were asked for."""
 
     image: Float32[np.ndarray, " n *s"]
-    """Pictures f32[n h w c] in [-1, 1], or points f32[n d]."""
+    """Images f32[n h w c] in [-1, 1], or points f32[n d]."""
     label: Int32[np.ndarray, " n"] | None
     """Positions in the view's classes; None for samples of a net without classes, and for data without labels."""
 
@@ -43,7 +42,14 @@ class View(Protocol):
         ...
 
     def log_likelihood(
-        self, images: np.ndarray, label: np.ndarray | None, grid: SamplingSchedule, probes: int
+        self,
+        images: np.ndarray,
+        label: np.ndarray | None,
+        *,
+        steps: int,
+        sigma_min: float | None,
+        sigma_max: float | None,
+        probes: int,
     ) -> np.ndarray:
         """Return ln p of each image in nats; see `diffusion.likelihood`. Raises UserError where the model has none."""
         ...
@@ -58,6 +64,25 @@ class Metric(Protocol):
         ...
 
 
+@runtime_checkable
+class OfSamples(Protocol):
+    """A metric whose number of samples is a field."""
+
+    samples: int
+
+
+def with_samples(metrics: tuple[Any, ...], samples: int) -> tuple[Any, ...]:
+    """Return the metrics with this many samples.
+
+    Raises UserError if none of them draws samples.
+    """
+    if not any(isinstance(metric, OfSamples) for metric in metrics):
+        raise UserError("--samples: this run's config measures no samples")
+    return tuple(
+        dataclasses.replace(metric, samples=samples) if isinstance(metric, OfSamples) else metric for metric in metrics
+    )
+
+
 def finite(samples: Samples) -> Samples:
     """Return the samples as they are.
 
@@ -67,15 +92,15 @@ def finite(samples: Samples) -> Samples:
     if not good.all():
         raise UserError(
             f"{(~good).sum()} of {len(good)} samples hold NaN or infinity: training or sampling diverged; "
-            "lower the learning rate or set --objective.optimizer.clip"
+            "lower the learning rate or set the optimizer's `clip`"
         )
     return samples
 
 
 def as_shown(image: Float32[np.ndarray, " n *s"]) -> Float32[np.ndarray, " n *s"]:
-    """Round pictures to the 8 bits per channel that a file would hold; points stay as they are.
+    """Round images to the 8 bits per channel that a file would hold; points stay as they are.
 
-    Real and generated pictures both pass, lest the finer steps of one side be taken for a difference.
+    Real and generated images are both rounded, so that finer steps on one side are not taken for a difference.
     """
     if image.ndim != 4:
         return image

@@ -9,14 +9,14 @@ from typing import Any, Protocol, runtime_checkable
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, PRNGKeyArray, Shaped
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from jaxgen.errors import UserError
-from jaxgen.nn.label import check_label
+from jaxgen.nn.conditioning import ClassEmbed, label_weights
 from jaxgen.nn.norm import batch_norm
 from jaxgen.nn.spectral import spectral
 from jaxgen.nn.upsample import transposed_convolution
-from jaxgen.typing import Precision
+from jaxgen.typing import Condition, Precision
 
 Map = Float[Array, "b _ _ _"]
 
@@ -36,23 +36,23 @@ class Norm(Protocol):
         """Whether layers need biases of their own."""
         ...
 
-    def layer(self, layer: nn.Module, x: Shaped[Array, "b *s"], train: bool) -> Float[Array, "b *t"]:
+    def layer(self, layer: nn.Module, x: Float[Array, "b *s"], train: bool) -> Float[Array, "b *t"]:
         """Apply a layer; all of them pass here."""
         ...
 
     def hidden(self, x: Map, train: bool, dtype: Precision, name: str) -> Map:
-        """Normalise what a layer gave; the first and the last do not pass here."""
+        """Normalise a layer's output; the first and the last layer's do not pass here."""
         ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BatchNorm:
-    """Batch normalisation (arXiv:1502.03167), as in the paper; gradient penalties refuse it, as it mixes examples."""
+    """Batch normalisation (arXiv:1502.03167), as in the paper; gradient penalties refuse it: it mixes examples."""
 
     def biased(self) -> bool:
         return False
 
-    def layer(self, layer: nn.Module, x: Shaped[Array, "b *s"], train: bool) -> Float[Array, "b *t"]:
+    def layer(self, layer: nn.Module, x: Float[Array, "b *s"], train: bool) -> Float[Array, "b *t"]:
         del train
         return layer(x)
 
@@ -67,7 +67,7 @@ class NoNorm:
     def biased(self) -> bool:
         return True
 
-    def layer(self, layer: nn.Module, x: Shaped[Array, "b *s"], train: bool) -> Float[Array, "b *t"]:
+    def layer(self, layer: nn.Module, x: Float[Array, "b *s"], train: bool) -> Float[Array, "b *t"]:
         del train
         return layer(x)
 
@@ -83,7 +83,7 @@ class SpectralNorm:
     def biased(self) -> bool:
         return True
 
-    def layer(self, layer: nn.Module, x: Shaped[Array, "b *s"], train: bool) -> Float[Array, "b *t"]:
+    def layer(self, layer: nn.Module, x: Float[Array, "b *s"], train: bool) -> Float[Array, "b *t"]:
         return spectral(layer, x, train=train)
 
     def hidden(self, x: Map, train: bool, dtype: Precision, name: str) -> Map:
@@ -104,27 +104,27 @@ class Upconvolution(nn.Module):
 
 
 class DcganGenerator(nn.Module):
-    """Map z f32[b latent], standard normal, and class ids i32[b] to pictures f32[b h w channels] in [-1, 1].
+    """Map z f32[b latent], standard normal, to images f32[b h w channels] in [-1, 1].
 
-    Height and width are 4·2^n for n widths. Raises UserError unless the label fits `classes`.
+    Height and width are 4·2^n for n widths. Raises UserError unless the condition fits `classes`.
     """
 
     latent: int = 100
     """Length of z."""
     classes: int = 0
-    """Classes, told by a one-hot vector beside z; 0 for none."""
+    """Classes, whose weights are appended to z; 0 for none."""
     channels: int = 3
-    """Channels of the picture."""
+    """Channels of the image."""
     widths: tuple[int, ...] = (512, 256, 128, 64)
-    """Channels of the maps of side 4, 8, 16, …; the picture is twice as large as the last."""
+    """Channels of the maps of side 4, 8, 16, …; the image is twice as large as the last."""
     dtype: Precision = "float32"
-    """Type to compute in; parameters and pictures are float32."""
+    """Type to compute in; parameters and images are float32."""
 
     @nn.compact
     def __call__(
         self,
         z: Float[Array, "b z"],
-        label: Int[Array, " b"] | None,
+        condition: Condition,
         noise: Key[Array, " b"],
         *,
         train: bool,
@@ -132,12 +132,12 @@ class DcganGenerator(nn.Module):
     ) -> Float[Array, "b h w c"]:
         """`truncation` scales z; `noise` is not used."""
         del noise
-        check_label(label, self.classes)
+        label = label_weights(condition, self.classes)
         if not self.widths:
-            raise UserError("dcgan generator: widths is empty; give one for 8×8 pictures, two for 16×16, and so on")
+            raise UserError("dcgan generator: widths is empty; give one for 8×8 images, two for 16×16, and so on")
         x = z * truncation
         if label is not None:
-            x = jnp.concatenate([x, jax.nn.one_hot(label, self.classes)], axis=1)
+            x = jnp.concatenate([x, label[:, :-1]], axis=1)
         first, *others = self.widths
         x = nn.Dense(16 * first, use_bias=False, kernel_init=_start, dtype=self.dtype, name="in")(x)
         x = self._active(x.reshape(-1, 4, 4, first), train, 0)
@@ -150,13 +150,13 @@ class DcganGenerator(nn.Module):
 
 
 class DcganDiscriminator(nn.Module):
-    """Map pictures f32[b h w c] in [-1, 1] and class ids i32[b] to logits f32[b]: higher is more real.
+    """Map images f32[b h w c] in [-1, 1] to logits f32[b]: higher is more real.
 
-    Raises UserError unless height and width are 4·2^n for n widths and the label fits `classes`.
+    Raises UserError unless height and width are 4·2^n for n widths and the condition fits `classes`.
     """
 
     classes: int = 0
-    """Classes, told by projection (arXiv:1802.05637, equation 3); 0 for none."""
+    """Classes, which enter by projection (arXiv:1802.05637, equation 3); 0 for none."""
     widths: tuple[int, ...] = (64, 128, 256, 512)
     """Channels of the maps, each half as large as the one before; the last has side 4."""
     norm: Norm = BatchNorm()
@@ -165,10 +165,8 @@ class DcganDiscriminator(nn.Module):
     """Type to compute in; parameters and logits are float32."""
 
     @nn.compact
-    def __call__(
-        self, image: Float[Array, "b *s"], label: Int[Array, " b"] | None, *, train: bool
-    ) -> Float[Array, " b"]:
-        check_label(label, self.classes)
+    def __call__(self, image: Float[Array, "b *s"], condition: Condition, *, train: bool) -> Float[Array, " b"]:
+        label = label_weights(condition, self.classes)
         self._check_size(image.shape[1:])
         biased, x = self.norm.biased(), image
         for i, width in enumerate(self.widths):
@@ -181,7 +179,7 @@ class DcganDiscriminator(nn.Module):
         out = nn.Dense(1, use_bias=biased, kernel_init=_start, name="out")
         logit = self.norm.layer(out, x.reshape(len(x), -1), train)[:, 0]
         if label is not None:
-            table = nn.Embed(self.classes, x.shape[-1], embedding_init=_start, name="label")
+            table = ClassEmbed(self.classes, x.shape[-1], _start, name="label")
             logit += (self.norm.layer(table, label, train) * x.sum((1, 2))).sum(1)
         return logit
 
@@ -190,8 +188,10 @@ class DcganDiscriminator(nn.Module):
         if len(shape) == 3 and self.widths and shape[:2] == (side, side):
             return
         steps = math.log2(shape[0] / 4) if len(shape) == 3 and shape[0] == shape[1] else 0.0
-        mend = f", which take {steps:.0f}" if steps >= 1 and steps.is_integer() else "; resize them to 8, 16, 32, 64, …"
+        remedy = (
+            f", which take {steps:.0f}" if steps >= 1 and steps.is_integer() else "; resize them to 8, 16, 32, 64, …"
+        )
         raise UserError(
-            f"dcgan discriminator: {len(self.widths)} widths are for pictures of {side}×{side}, "
-            f"not {'×'.join(map(str, shape[:2]))}{mend}"
+            f"dcgan discriminator: {len(self.widths)} widths are for images of {side}×{side}, "
+            f"not {'×'.join(map(str, shape[:2]))}{remedy}"
         )

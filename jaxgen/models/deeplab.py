@@ -8,9 +8,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxgen.models.resnet import ResNet
 from jaxgen.nn import resize
 from jaxgen.nn.norm import ConvNorm
+from jaxgen.nn.resnet import ResNetBackbone
 from jaxgen.typing import Precision
 
 
@@ -73,7 +73,7 @@ class DeepLabV3Plus(nn.Module):
     features: int = 256
     """Channels of the pyramid and of the decoder."""
     low_features: int = 48
-    """Channels that c2 is cut down to, lest its many outweigh the pyramid's (table 1 of the paper)."""
+    """Channels that c2 is cut down to, so that its many do not outweigh the pyramid's (table 1 of the paper)."""
     dropout: float = 0.1
     remat: bool = False
     """Recompute each residual block in the backward pass rather than keep its activations."""
@@ -82,7 +82,7 @@ class DeepLabV3Plus(nn.Module):
     @nn.compact
     def __call__(self, image: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w n"]:
         _, height, width, _ = image.shape
-        backbone = ResNet(
+        backbone = ResNetBackbone(
             depth=self.depth,
             width=self.width,
             output_stride=self.output_stride,
@@ -90,7 +90,7 @@ class DeepLabV3Plus(nn.Module):
             dtype=self.dtype,
             name="backbone",
         )
-        _, c2, *_, c5 = backbone.features(image, train=train)
+        _, c2, *_, c5 = backbone(image, train=train)
         x = AtrousPyramid(self.features, self.rates, self.dropout, self.dtype, name="pyramid")(c5, train)
         x = SeparableConv(self.features, 1, self.dtype, name="smooth")(x, train)
         x = resize.bilinear(x, c2.shape[1], c2.shape[2])

@@ -1,6 +1,6 @@
 """Diffusion transformers: DiT (arXiv:2212.09748), SiT (2401.08740, the same net) and LightningDiT (2501.01423).
 
-A picture becomes patches, patches become tokens, and every block is told the noise level and the class by adaLN-Zero.
+An image becomes patches, patches become tokens, and adaLN-Zero conditions every block on noise level and class.
 """
 
 import dataclasses
@@ -15,8 +15,9 @@ from jaxtyping import Array, Float
 
 from jaxgen.errors import UserError
 from jaxgen.nn.attention import attend
-from jaxgen.nn.conditioning import sinusoid
-from jaxgen.typing import Precision
+from jaxgen.nn.conditioning import ConditionEmbedding
+from jaxgen.parallel.rules import ByPath, Replicated, Split
+from jaxgen.typing import Condition, Precision
 
 
 class Size(TypedDict):
@@ -37,9 +38,22 @@ DenseGeneral = functools.partial(nn.DenseGeneral, kernel_init=nn.initializers.xa
 ZeroDense = functools.partial(nn.Dense, kernel_init=nn.initializers.zeros)
 
 
+DIT = ByPath(
+    (
+        (r"/blocks/qkv/(kernel|bias)$", Split(-2)),  # kernel [depth width 3 heads c]
+        (r"/blocks/out/kernel$", Split(-2)),
+        (r"/blocks/up/(kernel|bias)$", Split(-1)),
+        (r"/blocks/down/kernel$", Split(-2)),
+        ("", Replicated()),
+    )
+)
+"""Tensor parallelism: devices share the heads of attention and the hidden channels of the MLP, so that one sum over
+the devices ends each branch (Megatron-LM, arXiv:1909.08053, section 3)."""
+
+
 @runtime_checkable
 class Norm(Protocol):
-    """How vectors along the last axis are brought to one size; called inside a compact method."""
+    """How vectors along the last axis are normalised; called inside a compact method."""
 
     def __call__(self, x: Float[Array, "*b c"], *, dtype: Precision, name: str) -> Float[Array, "*b c"]: ...
 
@@ -68,7 +82,7 @@ class RmsNorm:
 
 @runtime_checkable
 class Mlp(Protocol):
-    """What a block does to each token on its own; called inside a compact method."""
+    """What a block applies to each token on its own; called inside a compact method."""
 
     def __call__(self, x: Float[Array, "b n c"], *, dtype: Precision) -> Float[Array, "b n c"]: ...
 
@@ -156,32 +170,8 @@ def rotate(x: Float[Array, "b n heads c"], angles: Float[Array, "n c//2"]) -> Fl
 
 
 def modulate(x: Float[Array, "b n c"], shift: Float[Array, "b c"], scale: Float[Array, "b c"]) -> Float[Array, "b n c"]:
-    """Scale and shift all tokens of a picture alike; a scale of 0 leaves them as they are."""
+    """Scale and shift all tokens of an image alike; a scale of 0 leaves them as they are."""
     return x * (1 + scale[:, None]) + shift[:, None]
-
-
-class Condition(nn.Module):
-    """Noise level and class as one vector, in float32: f32[b width].
-
-    Raises UserError unless the label has `classes` + 1 columns, or is None where there are no classes.
-    """
-
-    width: int
-    classes: int = 0
-    frequency: float = 1.0
-    """The highest frequency at which the noise level is seen, in radians per unit."""
-
-    @nn.compact
-    def __call__(self, noise: Float[Array, " b"], label: Float[Array, "b n"] | None) -> Float[Array, "b c"]:
-        if self.classes != (given := 0 if label is None else label.shape[1] - 1):
-            raise UserError(f"net: it has {self.classes} classes and the label {given}; set `classes` to the data's")
-        small = nn.initializers.normal(0.02)
-        c = sinusoid(self.frequency * noise, 256)
-        c = nn.silu(nn.Dense(self.width, kernel_init=small, name="noise1")(c))
-        c = nn.Dense(self.width, kernel_init=small, name="noise2")(c)
-        if label is None:
-            return c
-        return c + label @ self.param("label", small, (self.classes + 1, self.width))
 
 
 class Block(nn.Module):
@@ -220,12 +210,12 @@ class Block(nn.Module):
 
 
 class DiT(nn.Module):
-    """A denoiser of pictures f32[b h w c], told noise f32[b] and label weights f32[b classes + 1]: f32[b h w c] back.
+    """A denoiser of images: x f32[b h w c] and noise level f32[b] to f32[b h w c]; no variance is learned.
 
-    It has as many channels out as in: no variance is learned. Its output is 0 at first. LightningDiT is
-    `norm=RmsNorm(), mlp=SwiGlu(), rope=Rope()`, with `qk_norm=RmsNorm()` where training in bfloat16 diverges.
+    Its output is 0 at first. LightningDiT is `norm=RmsNorm(), mlp=SwiGlu(), rope=Rope()`, with `qk_norm=RmsNorm()`
+    where training in bfloat16 diverges.
 
-    Raises UserError unless the patch divides the picture and the heads the width.
+    Raises UserError unless the patch divides the image, the heads the width, and the condition fits `classes`.
     """
 
     width: int = 384
@@ -236,15 +226,15 @@ class DiT(nn.Module):
     patch: int = 2
     """Height and width of a patch, in pixels."""
     classes: int = 0
-    """Classes, without the null class; 0 for a net that takes no label."""
+    """Number of classes, without the null class; 0 for a net that takes no label."""
     norm: Norm = LayerNorm()
     mlp: Mlp = Gelu()
     qk_norm: Norm | None = None
     """Of queries and keys, head by head: it bounds the attention's logits."""
     position: SinCos | None = SinCos()
-    """Where a patch lies, told to its token."""
+    """Added to each token: where its patch lies."""
     rope: Rope | None = None
-    """Where a patch lies, told to the attention, beside `position` or in its place."""
+    """Used in attention, in addition to `position` or in its place: where a patch lies."""
     remat: bool = False
     """Recompute each block in the backward pass rather than keep its activations."""
     dtype: Precision = "float32"
@@ -252,14 +242,14 @@ class DiT(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b h w c"], noise: Float[Array, " b"], label: Float[Array, "b n"] | None, *, train: bool
+        self, x: Float[Array, "b h w c"], noise: Float[Array, " b"], condition: Condition, *, train: bool
     ) -> Float[Array, "b h w c"]:
         del train  # nothing here differs: classes are dropped by the objective
         (b, height, width, channels), p = x.shape, self.patch
         self._check(height, width)
         rows, columns = height // p, width // p
 
-        c = Condition(self.width, self.classes, name="condition")(noise, label)
+        c = ConditionEmbedding(self.width, self.classes, name="condition")(noise, condition)
         patches = x.reshape(b, rows, p, columns, p, channels).swapaxes(2, 3).reshape(b, rows * columns, -1)
         tokens = Dense(self.width, name="patch")(patches)
         if self.position is not None:

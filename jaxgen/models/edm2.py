@@ -3,9 +3,9 @@
 Weights, activations and updates keep a known magnitude: activations have a mean square near 1 in every layer at the
 start, and no layer can make them grow except by learning to align its inputs. Equations are numbered as in the paper.
 
-`optim.unit` is used here in the forward pass, and is meant for use after every step of the optimizer on the same
-parameters, those that `WEIGHTS` finds (equation 66): the forward pass ignores their magnitude, which would grow
-without bound and slow learning down.
+The forward pass normalises weights by `nn.magnitude.unit`, so it ignores their magnitude, which would grow without
+bound and slow learning down: the optimizer is meant to apply `unit` too, after every step, to the parameters that
+`WEIGHTS` finds (equation 66; `Optimizer(forced_weight_norm=WEIGHTS)`).
 """
 
 import functools
@@ -18,46 +18,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgen.errors import UserError
-from jaxgen.models.songunet import class_weights
-from jaxgen.nn import resample
+from jaxgen.nn import resample, unet
 from jaxgen.nn.attention import attend, split_heads
-from jaxgen.nn.conditioning import Fourier
-from jaxgen.optim.transforms import unit
-from jaxgen.typing import Precision
+from jaxgen.nn.conditioning import Fourier, scaled_label_weights
+from jaxgen.nn.magnitude import mp_cat, mp_silu, mp_sum, pixel_norm, unit
+from jaxgen.typing import Condition, Precision
 
 Map = Float[Array, "b _ _ _"]
 
 WEIGHTS = r"weight$"
 """Regular expression that finds the weights of MPConv, and nothing else, by their path."""
-
-
-def _by_root_mean_square(x: Float[Array, "*s"], axes: tuple[int, ...]) -> Float[Array, "*s"]:
-    square = jnp.square(x.astype(jnp.float32)).mean(axes, keepdims=True)
-    # Far below float32's resolution beside anything but zero, where it keeps the root's gradient finite.
-    return (x / (1e-4 + jnp.sqrt(square + 1e-30))).astype(x.dtype)
-
-
-def pixel_norm(x: Float[Array, "*s c"]) -> Float[Array, "*s c"]:
-    """Scale each vector of channels to a root mean square of 1 (equation 30)."""
-    return _by_root_mean_square(x, (-1,))
-
-
-def mp_silu(x: Float[Array, "*s"]) -> Float[Array, "*s"]:
-    """SiLU, of unit mean square for standard normal x (equation 81)."""
-    return nn.silu(x) / 0.596
-
-
-def mp_sum(a: Float[Array, "*s"], b: Float[Array, "*s"], t: float) -> Float[Array, "*s"]:
-    """Blend a and b, at t = 0 all a, of unit mean square where a and b have it and are uncorrelated (equation 88)."""
-    norm = math.hypot(1 - t, t)
-    return a * ((1 - t) / norm) + b * (t / norm)
-
-
-def mp_cat(a: Float[Array, "*s c"], b: Float[Array, "*s d"], t: float) -> Float[Array, "*s _"]:
-    """Concatenate channels of unit mean square to the same, b's share of the whole being t²/((1-t)²+t²) (eq. 103)."""
-    c, d = a.shape[-1], b.shape[-1]
-    scale = math.sqrt(c + d) / math.hypot(1 - t, t)
-    return jnp.concatenate([a * (scale * (1 - t) / math.sqrt(c)), b * (scale * t / math.sqrt(d))], axis=-1)
 
 
 def _start(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "*s o"]:
@@ -85,7 +55,7 @@ class MPConv(nn.Module):
 
 
 class Residual(nn.Module):
-    """The residual branch of a block, told of the embedding by a scale of each channel that starts at 1."""
+    """The residual branch of a block, in which the embedding scales each channel by a factor that starts at 1."""
 
     features: int
     dropout: float
@@ -116,7 +86,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """What the blocks of encoder and decoder share; they differ in what they make of their input (figure 21)."""
+    """Abstract: what the blocks of encoder and decoder share; they differ in how they begin (figure 21)."""
 
     features: int
     resample: Callable[[Map], Map] = resample.keep
@@ -160,16 +130,16 @@ class DecoderBlock(Block):
 
 
 class Edm2UNet(nn.Module):
-    """Map x f32[b h w c], a noise level f32[b] and label weights f32[b classes + 1] to f32[b h w channels].
+    """Map x f32[b h w c] and a noise level f32[b] to f32[b h w channels].
 
-    Its output is 0 until the first step. The label's last column is the null class, of which the net is told by a row
-    of zeros; no label is that class too. The embedding's frequencies are in the collection "constants".
-    Raises UserError where height and width cannot be halved once for each resolution but the first, where the widths
-    do not divide into heads, and where the label's columns are not classes + 1.
+    Its output is 0 until the first step. The null class is a row of zeros to the net; a condition without a label
+    means that class too. The embedding's frequencies are in the collection "constants". Raises UserError where height
+    and width cannot be halved once for each resolution but the first, where the widths do not divide into heads, and
+    where the condition does not fit `classes`.
     """
 
     classes: int = 0
-    """Classes that the net is told apart by `label`; 0 for none."""
+    """Number of classes, without the null class; 0 for none."""
     channels: int | None = None
     """Channels of the output; None for those of the input."""
     model_channels: int = 192
@@ -201,7 +171,7 @@ class Edm2UNet(nn.Module):
         self,
         x: Float[Array, "b h w c"],
         noise: Float[Array, " b"],
-        label: Float[Array, "b n"] | None = None,
+        condition: Condition,
         *,
         train: bool,
     ) -> Float[Array, "b h w o"]:
@@ -222,36 +192,28 @@ class Edm2UNet(nn.Module):
             for block in (EncoderBlock, DecoderBlock)
         )
         widths = [self.model_channels * m for m in self.multipliers]
-        embedding = self._embed(noise, label, widths)
+        embedding = self._embed(noise, condition, widths)
 
-        x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)  # stands in for the biases that there are none of
+        x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)  # in the place of biases
         x = MPConv(widths[0], 3, self.dtype, name="in")(x)
-        skips = [x]
-        for level, width in enumerate(widths):
-            if level:
-                x = encoder(x.shape[-1], resample.halve, name=f"down{level}")(x, embedding, train)
-                skips.append(x)
-            attention = x.shape[1] in self.attention
-            for i in range(self.blocks):
-                x = encoder(width, attention=attention, name=f"encode{level}_{i}")(x, embedding, train)
-                skips.append(x)
-        x = decoder(x.shape[-1], attention=True, name="middle0")(x, embedding, train)
-        x = decoder(x.shape[-1], name="middle1")(x, embedding, train)
-        for level, width in reversed(list(enumerate(widths))):
-            attention = x.shape[1] in self.attention
-            for i in range(self.blocks + 1):
-                x = mp_cat(x, skips.pop(), self.concat_balance)
-                x = decoder(width, attention=attention, name=f"decode{level}_{i}")(x, embedding, train)
-            if level:
-                x = decoder(width, resample.double, name=f"up{level}")(x, embedding, train)
+        x = unet.walk(
+            x,
+            embedding,
+            train,
+            encoder=encoder,
+            decoder=decoder,
+            join=functools.partial(mp_cat, t=self.concat_balance),
+            widths=widths,
+            blocks=self.blocks,
+            attention=self.attention,
+            attending=self.blocks + 1,
+        )
         gain = self.param("gain", nn.initializers.zeros, ())
         return MPConv(channels, 3, name="out")(x, gain)
 
-    def _embed(
-        self, noise: Float[Array, " b"], label: Float[Array, "b n"] | None, widths: list[int]
-    ) -> Float[Array, "b e"]:
+    def _embed(self, noise: Float[Array, " b"], condition: Condition, widths: list[int]) -> Float[Array, "b e"]:
         x = MPConv(max(widths), name="embed_noise")(Fourier(widths[0], name="fourier")(noise))
-        if self.classes:
-            weights = class_weights(label, self.classes, len(x))
+        weights = scaled_label_weights(condition, self.classes, len(x))
+        if weights is not None:
             x = mp_sum(x, MPConv(max(widths), name="embed_label")(weights), self.label_balance)
         return mp_silu(x)

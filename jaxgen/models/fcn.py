@@ -19,8 +19,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxgen.errors import UserError
-from jaxgen.models.cnn import Head, Padding
-from jaxgen.models.vgg import VggBackbone
+from jaxgen.nn.backbones import VggBackbone
+from jaxgen.nn.head import Head
+from jaxgen.nn.resize import Padding
 from jaxgen.nn.upsample import Deconvolution
 from jaxgen.typing import Precision
 

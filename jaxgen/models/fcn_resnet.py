@@ -4,9 +4,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxgen.models.resnet import ResNet
 from jaxgen.nn import resize
 from jaxgen.nn.norm import ConvNorm
+from jaxgen.nn.resnet import ResNetBackbone
 from jaxgen.typing import Precision
 
 
@@ -46,7 +46,7 @@ class FcnResnet(nn.Module):
     @nn.compact
     def __call__(self, image: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w n"]:
         _, height, width, _ = image.shape
-        backbone = ResNet(
+        backbone = ResNetBackbone(
             depth=self.depth,
             width=self.width,
             output_stride=self.output_stride,
@@ -54,7 +54,7 @@ class FcnResnet(nn.Module):
             dtype=self.dtype,
             name="backbone",
         )
-        *_, c4, c5 = backbone.features(image, train=train)
+        *_, c4, c5 = backbone(image, train=train)
         aux = FcnHead(self.classes, self.dropout, self.dtype, name="aux_head")(c4, train)
         if not self.is_initializing():  # init makes parameters and statistics only
             self.sow("aux", "logits", resize.bilinear(aux, height, width))

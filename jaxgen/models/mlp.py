@@ -1,15 +1,14 @@
-"""Small nets of points: what U-Nets, generators and discriminators are to pictures, for a few dimensions."""
+"""Small nets of points: denoiser, generator and discriminator for a few dimensions."""
 
 import functools
 import math
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
-from jaxgen.models.dit import Condition
-from jaxgen.nn.label import check_label
-from jaxgen.typing import Precision
+from jaxgen.nn.conditioning import ClassEmbed, ConditionEmbedding, label_weights
+from jaxgen.typing import Condition, Precision
 
 _leaky = functools.partial(nn.leaky_relu, negative_slope=0.2)
 # He's rule for a leaky ReLU of slope 0.2 (arXiv:1502.01852, equation 15): activations keep their size in any depth.
@@ -18,29 +17,29 @@ _lecun = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 
 class MlpDenoiser(nn.Module):
-    """Residual layers over points or small pictures f32[b *s], told noise f32[b] and label weights f32[b classes + 1].
+    """Residual layers that denoise points or small images f32[b *s].
 
-    Its output is 0 at first. Raises UserError unless the label fits `classes`.
+    Its output is 0 at first. Raises UserError unless the condition fits `classes`.
     """
 
     classes: int = 0
-    """Classes, without the null class; 0 for a net that takes no label."""
+    """Number of classes, without the null class; 0 for a net that takes no label."""
     width: int = 128
     depth: int = 3
     """Residual layers."""
     frequency: float = 10.0
-    """The highest frequency at which the noise level is seen, in radians per unit: more than a DiT's, because here the
-    level is often told as a number below 1 (a flow's t, or ln(σ) / 4)."""
+    """The highest frequency of the noise level's sinusoids, in radians per unit: more than a DiT's, because here the
+    noise level is often a number below 1 (a flow's t, or ln(σ) / 4)."""
     dtype: Precision = "float32"
     """Type that the layers compute in; parameters, embeddings and the output are float32."""
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b *s"], noise: Float[Array, " b"], label: Float[Array, "b n"] | None, *, train: bool
+        self, x: Float[Array, "b *s"], noise: Float[Array, " b"], condition: Condition, *, train: bool
     ) -> Float[Array, "b *s"]:
         del train  # nothing here differs
         shape, x = x.shape, x.reshape(len(x), -1)
-        c = nn.silu(Condition(self.width, self.classes, self.frequency, name="condition")(noise, label))
+        c = nn.silu(ConditionEmbedding(self.width, self.classes, self.frequency, name="condition")(noise, condition))
         y = nn.Dense(self.width, dtype=self.dtype, name="in")(x)
         for i in range(self.depth):
             # The noise level has to scale what the net sees, not only to shift it: x0 = x / (1 + σ²) for a Gaussian.
@@ -52,17 +51,17 @@ class MlpDenoiser(nn.Module):
 
 
 class MlpGenerator(nn.Module):
-    """Leaky ReLU layers that map z f32[b latent], standard normal, to points, or pictures, f32[b *shape] of order one.
+    """Leaky ReLU layers that map z f32[b latent], standard normal, to points, or images, f32[b *shape] of order one.
 
-    `truncation` scales z; `noise` is not looked at. Raises UserError unless the label fits `classes`.
+    `truncation` scales z; `noise` is not used. Raises UserError unless the condition fits `classes`.
     """
 
     latent: int = 2
-    """Numbers in z."""
+    """Length of z."""
     classes: int = 0
-    """Classes that the label's ids tell apart; 0 for a net that takes no label."""
+    """Number of classes; 0 for a net that takes no label."""
     shape: tuple[int, ...] = (2,)
-    """Of one example: (2,) for points in the plane, (8, 8, 3) for pictures."""
+    """Of one example: (2,) for points in the plane, (8, 8, 3) for images."""
     width: int = 256
     depth: int = 2
     """Hidden layers."""
@@ -73,18 +72,18 @@ class MlpGenerator(nn.Module):
     def __call__(
         self,
         z: Float[Array, "b z"],
-        label: Int[Array, " b"] | None,
+        condition: Condition,
         noise: Key[Array, " b"],
         *,
         train: bool,
         truncation: float = 1.0,
     ) -> Float[Array, "b *s"]:
         del noise, train  # z is all that is random here, in training too
-        check_label(label, self.classes)
+        label = label_weights(condition, self.classes)
         y = nn.Dense(self.width, kernel_init=_he, dtype=self.dtype, name="layer0")(z * truncation)
         if label is not None:
             # A vector for each class, added here: the same as one concatenated to z, without a second matrix.
-            y = y + nn.Embed(self.classes, self.width, embedding_init=nn.initializers.normal(1.0), name="label")(label)
+            y = y + ClassEmbed(self.classes, self.width, nn.initializers.normal(1.0), name="label")(label)
         for i in range(1, self.depth):
             y = nn.Dense(self.width, kernel_init=_he, dtype=self.dtype, name=f"layer{i}")(_leaky(y))
         y = nn.Dense(math.prod(self.shape), kernel_init=_lecun, name="out")(_leaky(y).astype(jnp.float32))
@@ -95,11 +94,11 @@ class MlpDiscriminator(nn.Module):
     """Leaky ReLU layers that map points f32[b *s] to logits f32[b], higher where more real.
 
     The class enters by projection: its vector times the last layer, added to the logit (arXiv:1802.05637, equation 3).
-    No layer mixes examples. Raises UserError unless the label fits `classes`.
+    No layer mixes examples. Raises UserError unless the condition fits `classes`.
     """
 
     classes: int = 0
-    """Classes that the label's ids tell apart; 0 for a net that takes no label."""
+    """Number of classes; 0 for a net that takes no label."""
     scale: float = 1.0
     """What the input is divided by: about its standard deviation."""
     width: int = 256
@@ -109,11 +108,9 @@ class MlpDiscriminator(nn.Module):
     """Type that the layers compute in; parameters, embeddings and the output are float32."""
 
     @nn.compact
-    def __call__(
-        self, image: Float[Array, "b *s"], label: Int[Array, " b"] | None, *, train: bool
-    ) -> Float[Array, " b"]:
+    def __call__(self, image: Float[Array, "b *s"], condition: Condition, *, train: bool) -> Float[Array, " b"]:
         del train  # nothing here differs
-        check_label(label, self.classes)
+        label = label_weights(condition, self.classes)
         y = image.reshape(len(image), -1) / self.scale
         for i in range(self.depth):
             y = _leaky(nn.Dense(self.width, kernel_init=_he, dtype=self.dtype, name=f"layer{i}")(y))
@@ -121,5 +118,5 @@ class MlpDiscriminator(nn.Module):
         logit = nn.Dense(1, kernel_init=_lecun, name="out")(y)[:, 0]
         if label is not None:
             start = nn.initializers.normal(self.width**-0.5)
-            logit = logit + (nn.Embed(self.classes, self.width, embedding_init=start, name="label")(label) * y).sum(1)
+            logit = logit + (ClassEmbed(self.classes, self.width, start, name="label")(label) * y).sum(1)
         return logit

@@ -5,15 +5,25 @@ import math
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from jaxgen.errors import UserError
+from jaxgen.nn.conditioning import ClassEmbed, label_weights
 from jaxgen.nn.grouped import GroupedConv
-from jaxgen.nn.label import check_label
 from jaxgen.nn.upfirdn import blur_kernel, downsample2d, upsample2d
-from jaxgen.typing import Precision
+from jaxgen.parallel.rules import ByPath, Replicated, Split
+from jaxgen.typing import Condition, Precision
 
 Map = Float[Array, "b _ _ _"]
+
+R3GAN = ByPath(
+    (
+        (r"/block\d+_\d+/(widen|conv)/(kernel|bias)$", Split(-1)),
+        (r"/block\d+_\d+/narrow/kernel$", Split(-2)),
+        ("", Replicated()),
+    )
+)
+"""Tensor parallelism: devices share the hidden channels of each block, and so the groups of its grouped convolution."""
 
 _leaky = functools.partial(nn.leaky_relu, negative_slope=0.2)
 _linear = nn.initializers.variance_scaling(1.0, "fan_in", "normal")  # for layers that no activation follows
@@ -42,20 +52,20 @@ class ResidualBlock(nn.Module):
 
 
 class R3ganGenerator(nn.Module):
-    """Map z f32[b latent], standard normal, to pictures f32[b s s channels], where s = 4·2^(len(widths) - 1).
+    """Map z f32[b latent], standard normal, to images f32[b s s channels], where s = 4·2^(len(widths) - 1).
 
     A learned map of 4×4, each channel of it scaled by a linear function of z and the class' vector, runs through
-    residual blocks and is enlarged by the filter [1, 3, 3, 1] between resolutions. Pictures are of order one and not
-    bounded. `truncation` scales z; `noise` is not looked at. Raises UserError unless the label fits `classes`, where
+    residual blocks and is enlarged by the filter [1, 3, 3, 1] between resolutions. Images are of order one and not
+    bounded. `truncation` scales z; `noise` is not used. Raises UserError unless the condition fits `classes`, where
     `widths` is empty, and where they do not divide into groups.
     """
 
     latent: int = 64
-    """Numbers in z."""
+    """Length of z."""
     classes: int = 0
-    """Classes that the label's ids tell apart; 0 for a net that takes no label."""
+    """Number of classes; 0 for a net that takes no label."""
     channels: int = 3
-    """Channels of the picture."""
+    """Channels of the image."""
     widths: tuple[int, ...] = (768, 768, 768, 768)
     """Channels at each resolution, that of 4×4 first; each doubles the side of the one before."""
     blocks: int = 2
@@ -75,19 +85,21 @@ class R3ganGenerator(nn.Module):
     def __call__(
         self,
         z: Float[Array, "b z"],
-        label: Int[Array, " b"] | None,
+        condition: Condition,
         noise: Key[Array, " b"],
         *,
         train: bool,
         truncation: float = 1.0,
     ) -> Float[Array, "b s s c"]:
         del noise, train  # z is all that is random here, in training too
-        check_label(label, self.classes)
+        label = label_weights(condition, self.classes)
         _check_widths(self.widths)
         style = z * truncation
         if label is not None:
             start = nn.initializers.normal(self.classes**-0.5)
-            style = jnp.concatenate([style, _embed(self.classes, self.embedding, start)(label)], axis=1)
+            style = jnp.concatenate(
+                [style, ClassEmbed(self.classes, self.embedding, start, name="label")(label)], axis=1
+            )
         basis = self.param("basis", nn.initializers.normal(1.0), (4, 4, self.widths[0]))
         x = _dense(self.widths[0], name="style")(style)[:, None, None] * basis[None]
         for stage, width in enumerate(self.widths):
@@ -103,15 +115,15 @@ class R3ganGenerator(nn.Module):
 
 
 class R3ganDiscriminator(nn.Module):
-    """Map pictures f32[b s s c], where s = 4·2^(len(widths) - 1), to logits f32[b], higher where more real.
+    """Map images f32[b s s c], where s = 4·2^(len(widths) - 1), to logits f32[b], higher where more real.
 
     The generator's layers in reverse; at 4×4 each channel is summed up with learned weights. The class enters by
     projection, as the scalar product of its vector and the net's (arXiv:1802.05637). No layer mixes examples. Raises
-    UserError unless the label fits `classes` and the picture the widths.
+    UserError unless the condition fits `classes` and the image the widths.
     """
 
     classes: int = 0
-    """Classes that the label's ids tell apart; 0 for a net that takes no label."""
+    """Number of classes; 0 for a net that takes no label."""
     widths: tuple[int, ...] = (768, 768, 768, 768)
     """Channels at each resolution, that of 4×4 first, as the generator counts them."""
     blocks: int = 2
@@ -121,18 +133,16 @@ class R3ganDiscriminator(nn.Module):
     group_width: int = 16
     """Channels in a group of the 3×3 convolutions."""
     embedding: int = 768
-    """Length of a class' vector, and of what the net says of a picture."""
+    """Length of a class' vector, and of the image's features that it is multiplied with."""
     full_precision_stages: int = 1
     """Lowest resolutions that compute in float32, whatever `dtype` is."""
     dtype: Precision = "float32"
     """Type that the other resolutions compute in; parameters, embeddings and the output are float32."""
 
     @nn.compact
-    def __call__(
-        self, image: Float[Array, "b *s"], label: Int[Array, " b"] | None, *, train: bool
-    ) -> Float[Array, " b"]:
+    def __call__(self, image: Float[Array, "b *s"], condition: Condition, *, train: bool) -> Float[Array, " b"]:
         del train  # nothing here differs
-        check_label(label, self.classes)
+        label = label_weights(condition, self.classes)
         _check_widths(self.widths)
         _check_side(image.shape[1:], len(self.widths))
         x = image
@@ -152,17 +162,13 @@ class R3ganDiscriminator(nn.Module):
         if label is None:
             return _dense(1, name="out")(x)[:, 0]
         start = nn.initializers.normal((self.classes * self.embedding) ** -0.5)
-        vector = _embed(self.classes, self.embedding, start)(label)
+        vector = ClassEmbed(self.classes, self.embedding, start, name="label")(label)
         return (_dense(self.embedding, name="out")(x) * vector).sum(1)
 
 
 def _block(net: R3ganGenerator | R3ganDiscriminator, stage: int, i: int, dtype: Precision) -> ResidualBlock:
     depth = net.blocks * len(net.widths)
     return ResidualBlock(depth, net.expansion, net.group_width, dtype, name=f"block{stage}_{i}")
-
-
-def _embed(classes: int, length: int, start: nn.initializers.Initializer) -> nn.Embed:
-    return nn.Embed(classes, length, embedding_init=start, name="label")
 
 
 def _check_widths(widths: tuple[int, ...]) -> None:
@@ -174,6 +180,6 @@ def _check_side(shape: tuple[int, ...], stages: int) -> None:
     side = 4 * 2 ** (stages - 1)
     if len(shape) != 3 or shape[:2] != (side, side):
         raise UserError(
-            f"r3gan: {stages} widths are for pictures of {side}×{side}, and these are {'×'.join(map(str, shape))}; "
-            f"resize them, or give `widths` one number for each of 4×4, 8×8, … up to the picture's side"
+            f"r3gan: {stages} widths are for images of {side}×{side}, and these are {'×'.join(map(str, shape))}; "
+            f"resize them, or give `widths` one number for each of 4×4, 8×8, … up to the image's side"
         )

@@ -1,100 +1,20 @@
-"""ResNet (arXiv:1512.03385) in torchvision's geometry: classifier, and backbone of segmentation nets.
-
-In the bottleneck the stride is on the 3×3 convolution ("v1.5"). Below the wanted output stride, strides become
-dilations (atrous convolution, arXiv:1706.05587, section 3.1).
-"""
-
-import dataclasses
+"""ResNet (arXiv:1512.03385) as a classifier, in torchvision's geometry; its stages lie in `nn.resnet`."""
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxgen.errors import UserError
-from jaxgen.nn.norm import ConvNorm
+from jaxgen.nn.resnet import Stem, residual_stages
 from jaxgen.typing import Precision
-
-
-@dataclasses.dataclass(frozen=True)
-class Stem:
-    """The first layer: one convolution, then a 3×3 max pool where `pool` is above 1."""
-
-    kernel: int = 7
-    stride: int = 2
-    pool: int = 2
-    """Stride of the max pool; 1 leaves the pool out."""
-
 
 IMAGENET = Stem()
 CIFAR = Stem(kernel=3, stride=1, pool=1)  # arXiv:1512.03385, section 4.2: images of 32×32 keep their resolution
 
 
-class BasicBlock(nn.Module):
-    """Two 3×3 convolutions and a shortcut: `width` channels out."""
-
-    width: int
-    stride: int
-    dilation: int
-    """Dilation on the way in, before this block's stride."""
-    dilation_out: int
-    """Dilation after it; larger where a dilation takes the stride's place."""
-    dtype: Precision
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b _ _ _"], train: bool) -> Float[Array, "b _ _ _"]:
-        y = ConvNorm(self.width, 3, self.stride, self.dilation, dtype=self.dtype, name="conv1")(x, train)
-        y = ConvNorm(
-            self.width, 3, dilation=self.dilation_out, scale_init=nn.initializers.zeros, dtype=self.dtype, name="conv2"
-        )(nn.relu(y), train)
-        return nn.relu(y + _shortcut(x, y, self.stride, self.dtype, train))
-
-
-class Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolutions and a shortcut: 4·`width` channels out."""
-
-    width: int
-    stride: int
-    dilation: int
-    """Dilation of the 3×3 convolution, which carries the block's stride."""
-    dilation_out: int
-    """Dilation after the stride: none of this block's convolutions needs it."""
-    dtype: Precision
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b _ _ _"], train: bool) -> Float[Array, "b _ _ _"]:
-        y = ConvNorm(self.width, dtype=self.dtype, name="conv1")(x, train)
-        y = ConvNorm(self.width, 3, self.stride, self.dilation, dtype=self.dtype, name="conv2")(nn.relu(y), train)
-        y = ConvNorm(4 * self.width, scale_init=nn.initializers.zeros, dtype=self.dtype, name="conv3")(
-            nn.relu(y), train
-        )
-        return nn.relu(y + _shortcut(x, y, self.stride, self.dtype, train))
-
-
-def _shortcut(
-    x: Float[Array, "b _ _ _"], y: Float[Array, "b h w c"], stride: int, dtype: Precision, train: bool
-) -> Float[Array, "b h w c"]:
-    """The identity where shapes allow it, otherwise a 1×1 projection (option B of the paper)."""
-    if x.shape == y.shape:
-        return x
-    return ConvNorm(y.shape[-1], stride=stride, dtype=dtype, name="shortcut")(x, train)
-
-
-STAGES: dict[int, tuple[type[nn.Module], tuple[int, int, int, int]]] = {
-    10: (BasicBlock, (1, 1, 1, 1)),
-    14: (Bottleneck, (1, 1, 1, 1)),
-    18: (BasicBlock, (2, 2, 2, 2)),
-    26: (Bottleneck, (2, 2, 2, 2)),
-    34: (BasicBlock, (3, 4, 6, 3)),
-    50: (Bottleneck, (3, 4, 6, 3)),
-    101: (Bottleneck, (3, 4, 23, 3)),
-    152: (Bottleneck, (3, 8, 36, 3)),
-}  # depth -> block, blocks per stage (arXiv:1512.03385, table 1; 10, 14 and 26 are their smaller likes)
-
-
 class ResNet(nn.Module):
     """Residual network: image f32[b h w c] in [-1, 1] to logits f32[b classes].
 
-    Raises UserError for a depth that is not in STAGES and for an output stride below the stem's.
+    Raises UserError for a depth that is not in `nn.resnet.STAGES` and for an output stride below the stem's.
     """
 
     classes: int = 1000
@@ -109,48 +29,17 @@ class ResNet(nn.Module):
     """Recompute each block in the backward pass rather than keep its activations."""
     dtype: Precision = "float32"
 
-    def setup(self) -> None:
-        self.head = nn.Dense(self.classes, kernel_init=nn.initializers.normal(0.01))
-
-    def __call__(self, image: Float[Array, "b _ _ _"], *, train: bool) -> Float[Array, "b n"]:
-        last = self.features(image, train=train)[-1]
-        return self.head(last.astype(jnp.float32).mean((1, 2)))
-
     @nn.compact
-    def features(self, image: Float[Array, "b _ _ _"], *, train: bool) -> tuple[Float[Array, "b _ _ _"], ...]:
-        """Return the maps c1 (after the stem's convolution) and c2 to c5 (after each stage), finest first."""
-        if self.depth not in STAGES:
-            raise UserError(f"resnet: no depth {self.depth}; there are {', '.join(map(str, STAGES))}")
-        stride, dilation = self.stem.stride * self.stem.pool, 1
-        if self.output_stride < stride:
-            raise UserError(
-                f"resnet: output_stride {self.output_stride} is below the stem's {stride}; take {stride} or more"
-            )
-
-        block, counts = STAGES[self.depth]
-        if self.remat:
-            block = nn.remat(block, static_argnums=(2,))  # `train`, counted from self
-
-        x = ConvNorm(self.width, self.stem.kernel, self.stem.stride, dtype=self.dtype, name="stem")(image, train)
-        x = nn.relu(x)
-        maps = [x]
-        if self.stem.pool > 1:
-            x = nn.max_pool(x, (3, 3), strides=(self.stem.pool, self.stem.pool), padding=((1, 1), (1, 1)))
-        for i, count in enumerate(counts):
-            step, dilation_in = 1 if i == 0 else 2, dilation
-            if stride * step > self.output_stride:
-                step, dilation = 1, dilation * step
-            stride *= step
-            for j in range(count):
-                # The first block still reads the finer grid, undilated by this stage: only so does the dense net, taken
-                # at every stride-th cell, equal the strided net with the same weights.
-                x = block(
-                    self.width * 2**i,
-                    step if j == 0 else 1,
-                    dilation_in if j == 0 else dilation,
-                    dilation,
-                    self.dtype,
-                    name=f"stage{i + 1}_{j}",
-                )(x, train)
-            maps.append(x)
-        return tuple(maps)
+    def __call__(self, image: Float[Array, "b _ _ _"], *, train: bool) -> Float[Array, "b n"]:
+        *_, last = residual_stages(
+            image,
+            train,
+            depth=self.depth,
+            width=self.width,
+            stem=self.stem,
+            output_stride=self.output_stride,
+            remat=self.remat,
+            dtype=self.dtype,
+        )
+        head = nn.Dense(self.classes, kernel_init=nn.initializers.normal(0.01), name="head")
+        return head(last.astype(jnp.float32).mean((1, 2)))

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from jaxgen.errors import UserError
 from jaxgen.nn import resample
-from jaxgen.nn.label import check_label
+from jaxgen.nn.conditioning import ClassEmbed, label_weights
 from jaxgen.nn.norm import batch_norm
 from jaxgen.nn.spectral import spectral
-from jaxgen.typing import Precision
+from jaxgen.typing import Condition, Precision
 
 Map = Float[Array, "b _ _ _"]
 
@@ -29,13 +29,13 @@ class ClassBatchNorm(nn.Module):
     dtype: Precision = "float32"
 
     @nn.compact
-    def __call__(self, x: Map, label: Int[Array, " b"] | None, train: bool) -> Map:
+    def __call__(self, x: Map, label: Float[Array, "b n"] | None, train: bool) -> Map:
         if label is None:
             return batch_norm(x, train, dtype=self.dtype, name="norm")
         norm = nn.BatchNorm(
             use_running_average=not train, momentum=0.9, epsilon=1e-5, use_scale=False, use_bias=False, name="norm"
         )
-        table = functools.partial(nn.Embed, self.classes, x.shape[-1])
+        table = functools.partial(ClassEmbed, self.classes, x.shape[-1])
         scale = table(embedding_init=nn.initializers.ones, name="scale")(label)[:, None, None]
         shift = table(embedding_init=nn.initializers.zeros, name="shift")(label)[:, None, None]
         return (norm(x) * scale + shift).astype(self.dtype)
@@ -49,8 +49,8 @@ class UpBlock(nn.Module):
     dtype: Precision = "float32"
 
     @nn.compact
-    def __call__(self, x: Map, label: Int[Array, " b"] | None, train: bool) -> Map:
-        # No biases: each would only shift a channel, up to the next norm, which takes every such shift away.
+    def __call__(self, x: Map, label: Float[Array, "b n"] | None, train: bool) -> Map:
+        # No biases: each would only shift a channel, up to the next norm, which removes every such shift.
         conv = functools.partial(nn.Conv, self.width, use_bias=False, dtype=self.dtype)
         norm = functools.partial(ClassBatchNorm, self.classes, self.dtype)
         y = resample.double(nn.relu(norm(name="norm0")(x, label, train)))
@@ -62,7 +62,7 @@ class UpBlock(nn.Module):
 
 
 class FirstBlock(nn.Module):
-    """The discriminator's first residual block: half the side, and no activation on the picture itself."""
+    """The discriminator's first residual block: half the side, and no activation on the image itself."""
 
     width: int
     dtype: Precision = "float32"
@@ -95,29 +95,29 @@ class Block(nn.Module):
 
 
 class SnganGenerator(nn.Module):
-    """Map z f32[b latent], standard normal, and class ids i32[b] to pictures f32[b h w channels] in [-1, 1].
+    """Map z f32[b latent], standard normal, to images f32[b h w channels] in [-1, 1].
 
-    Height and width are 4·2^stages. Raises UserError unless the label fits `classes`.
+    Height and width are 4·2^stages. Raises UserError unless the condition fits `classes`.
     """
 
     latent: int = 128
     """Length of z."""
     classes: int = 0
-    """Classes, told by conditional batch normalisation; 0 for none."""
+    """Classes, which enter by conditional batch normalisation; 0 for none."""
     channels: int = 3
-    """Channels of the picture."""
+    """Channels of the image."""
     width: int = 256
     """Channels of every map."""
     stages: int = 3
     """Residual blocks, each of which doubles the side from 4 on."""
     dtype: Precision = "float32"
-    """Type to compute in; parameters and pictures are float32."""
+    """Type to compute in; parameters and images are float32."""
 
     @nn.compact
     def __call__(
         self,
         z: Float[Array, "b z"],
-        label: Int[Array, " b"] | None,
+        condition: Condition,
         noise: Key[Array, " b"],
         *,
         train: bool,
@@ -125,7 +125,7 @@ class SnganGenerator(nn.Module):
     ) -> Float[Array, "b h w c"]:
         """`truncation` scales z; `noise` is not used."""
         del noise
-        check_label(label, self.classes)
+        label = label_weights(condition, self.classes)
         x = nn.Dense(16 * self.width, kernel_init=_start, dtype=self.dtype, name="in")(z * truncation)
         x = x.reshape(-1, 4, 4, self.width)
         for i in range(self.stages):
@@ -135,14 +135,14 @@ class SnganGenerator(nn.Module):
 
 
 class SnganDiscriminator(nn.Module):
-    """Map pictures f32[b h w c] in [-1, 1] and class ids i32[b] to logits f32[b]: higher is more real.
+    """Map images f32[b h w c] in [-1, 1] to logits f32[b]: higher is more real.
 
     All weights are spectrally normalised, the table of classes too. Raises UserError unless height and width can be
-    halved as often as asked and the label fits `classes`.
+    halved as often as asked and the condition fits `classes`.
     """
 
     classes: int = 0
-    """Classes, told by projection (arXiv:1802.05637, equation 3); 0 for none."""
+    """Classes, which enter by projection (arXiv:1802.05637, equation 3); 0 for none."""
     width: int = 128
     """Channels of every map."""
     blocks: int = 4
@@ -153,10 +153,8 @@ class SnganDiscriminator(nn.Module):
     """Type to compute in; parameters and logits are float32."""
 
     @nn.compact
-    def __call__(
-        self, image: Float[Array, "b *s"], label: Int[Array, " b"] | None, *, train: bool
-    ) -> Float[Array, " b"]:
-        check_label(label, self.classes)
+    def __call__(self, image: Float[Array, "b *s"], condition: Condition, *, train: bool) -> Float[Array, " b"]:
+        label = label_weights(condition, self.classes)
         self._check_size(image.shape[1:])
         x = FirstBlock(self.width, self.dtype, name="block0")(image, train)
         for i in range(1, self.blocks):
@@ -165,7 +163,7 @@ class SnganDiscriminator(nn.Module):
         x = nn.relu(x).astype(jnp.float32).sum((1, 2))
         logit = spectral(nn.Dense(1, kernel_init=_start, name="out"), x, train=train)[:, 0]
         if label is not None:
-            table = nn.Embed(self.classes, self.width, embedding_init=_start, name="label")
+            table = ClassEmbed(self.classes, self.width, _start, name="label")
             logit += (spectral(table, label, train=train) * x).sum(1)
         return logit
 
@@ -177,6 +175,6 @@ class SnganDiscriminator(nn.Module):
         multiple = 2**self.halvings
         if len(shape) != 3 or shape[0] % multiple or shape[1] % multiple:
             raise UserError(
-                f"sngan discriminator: pictures of {'×'.join(map(str, shape[:2]))} cannot be halved {self.halvings} "
+                f"sngan discriminator: images of {'×'.join(map(str, shape[:2]))} cannot be halved {self.halvings} "
                 f"times; resize them to multiples of {multiple}, or set fewer `halvings`"
             )

@@ -9,33 +9,18 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxgen.errors import UserError
-from jaxgen.nn import resample
+from jaxgen.nn import resample, unet
 from jaxgen.nn.attention import attend, split_heads
-from jaxgen.nn.conditioning import sinusoid
+from jaxgen.nn.conditioning import scaled_label_weights, sinusoid
 from jaxgen.nn.group_norm import GroupNorm
-from jaxgen.typing import Precision
+from jaxgen.typing import Condition, Precision
 
 Map = Float[Array, "b _ _ _"]
 
-# Kernels start by Xavier's rule; those that end a branch so small that the branch is all but silent.
+# Kernels start by Xavier's rule; those that end a branch start so small that the branch is nearly 0.
 _start = nn.initializers.xavier_uniform()
 _start_attention = nn.initializers.variance_scaling(0.2, "fan_avg", "uniform")
 _start_silent = nn.initializers.variance_scaling(1e-5**2, "fan_avg", "uniform")
-
-
-def class_weights(label: Float[Array, "b n"] | None, classes: int, batch: int) -> Float[Array, "{batch} {classes}"]:
-    """Drop the null class' column, which leaves zeros for it, and scale one-hot rows to unit mean square.
-
-    Raises UserError if the label has other than classes + 1 columns.
-    """
-    if label is None:
-        return jnp.zeros((batch, classes))
-    if label.shape[-1] != classes + 1:
-        raise UserError(
-            f"u-net: the label has {label.shape[-1]} columns where {classes} classes and the null class need "
-            f"{classes + 1}; set the net's `classes` to those of the data"
-        )
-    return label[:, :-1] * math.sqrt(classes)
 
 
 def _norm(x: Map, dtype: Precision, name: str) -> Map:
@@ -60,7 +45,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Residual block told of the embedding by a shift of each channel; it may resample, and end in attention."""
+    """Residual block in which the embedding shifts each channel; it may resample, and end in attention."""
 
     features: int
     resample: Callable[[Map], Map] = resample.keep
@@ -89,15 +74,15 @@ class Block(nn.Module):
 
 
 class SongUNet(nn.Module):
-    """Map x f32[b h w c], a noise level f32[b] and label weights f32[b classes + 1] to f32[b h w channels].
+    """Map x f32[b h w c] and a noise level f32[b] to f32[b h w channels].
 
-    The label's last column is the null class, of which the net is told by a row of zeros; no label is that class too.
-    Raises UserError where height and width cannot be halved once for each resolution but the first, where the widths
-    do not divide into normalisation groups or heads, and where the label's columns are not classes + 1.
+    The null class is a row of zeros to the net; a condition without a label means that class too. Raises UserError
+    where height and width cannot be halved once for each resolution but the first, where the widths do not divide into
+    normalisation groups or heads, and where the condition does not fit `classes`.
     """
 
     classes: int = 0
-    """Classes that the net is told apart by `label`; 0 for none."""
+    """Number of classes, without the null class; 0 for none."""
     channels: int | None = None
     """Channels of the output; None for those of the input."""
     model_channels: int = 128
@@ -121,7 +106,7 @@ class SongUNet(nn.Module):
         self,
         x: Float[Array, "b h w c"],
         noise: Float[Array, " b"],
-        label: Float[Array, "b n"] | None = None,
+        condition: Condition,
         *,
         train: bool,
     ) -> Float[Array, "b h w o"]:
@@ -135,36 +120,29 @@ class SongUNet(nn.Module):
             head_channels=self.head_channels,
             dtype=self.dtype,
         )
-        widths = [self.model_channels * m for m in self.multipliers]
-        embedding = self._embed(noise, label)
+        embedding = self._embed(noise, condition)
 
         x = nn.Conv(self.model_channels, (3, 3), kernel_init=_start, dtype=self.dtype, name="in")(x)
-        skips = [x]
-        for level, width in enumerate(widths):
-            if level:
-                x = block(x.shape[-1], resample.halve, name=f"down{level}")(x, embedding, train)
-                skips.append(x)
-            attention = x.shape[1] in self.attention
-            for i in range(self.blocks):
-                x = block(width, attention=attention, name=f"encode{level}_{i}")(x, embedding, train)
-                skips.append(x)
-        x = block(x.shape[-1], attention=True, name="middle0")(x, embedding, train)
-        x = block(x.shape[-1], name="middle1")(x, embedding, train)
-        for level, width in reversed(list(enumerate(widths))):
-            for i in range(self.blocks + 1):
-                x = jnp.concatenate([x, skips.pop()], axis=-1)
-                attention = i == self.blocks and x.shape[1] in self.attention
-                x = block(width, attention=attention, name=f"decode{level}_{i}")(x, embedding, train)
-            if level:
-                x = block(width, resample.double, name=f"up{level}")(x, embedding, train)
-
+        x = unet.walk(
+            x,
+            embedding,
+            train,
+            encoder=block,
+            decoder=block,
+            join=lambda x, skip: jnp.concatenate([x, skip], axis=-1),
+            widths=[self.model_channels * m for m in self.multipliers],
+            blocks=self.blocks,
+            attention=self.attention,
+            attending=1,
+        )
         x = nn.silu(_norm(x, "float32", "norm"))
         return nn.Conv(channels, (3, 3), kernel_init=_start_silent, name="out")(x)
 
-    def _embed(self, noise: Float[Array, " b"], label: Float[Array, "b n"] | None) -> Float[Array, "b e"]:
+    def _embed(self, noise: Float[Array, " b"], condition: Condition) -> Float[Array, "b e"]:
         dense = functools.partial(nn.Dense, kernel_init=_start)
         x = sinusoid(noise, self.model_channels, endpoint=True)
-        if self.classes:
-            x = x + dense(self.model_channels, name="label")(class_weights(label, self.classes, len(x)))
+        weights = scaled_label_weights(condition, self.classes, len(x))
+        if weights is not None:
+            x = x + dense(self.model_channels, name="label")(weights)
         x = nn.silu(dense(self.embedding * self.model_channels, name="embed0")(x))
         return nn.silu(dense(self.embedding * self.model_channels, name="embed1")(x))

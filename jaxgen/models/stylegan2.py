@@ -6,53 +6,23 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Float, Key
 
 from jaxgen.errors import UserError
+from jaxgen.nn.conditioning import label_weights
 from jaxgen.nn.equalized import EqualizedDense, leaky
-from jaxgen.nn.label import check_label
 from jaxgen.nn.modulated import demodulation, modulated_conv
+from jaxgen.nn.style import Mapping, sides
 from jaxgen.nn.upfirdn import blur_kernel, upsample2d
 from jaxgen.noise import normal
-from jaxgen.typing import Precision
+from jaxgen.typing import Condition, Precision
 
 Map = Float[Array, "b h w _"]
 Twice = Float[Array, "b h2 w2 _"]  # as large as Map, or twice as high and wide
 
 
-def sides(side: int) -> list[int]:
-    """Return the sides of the maps from 4 to `side`; raise UserError unless `side` is 4 times a power of two."""
-    if side < 4 or side & (side - 1):
-        near = 4 * 2 ** max(0, round(math.log2(max(side, 1) / 4)))
-        raise UserError(f"stylegan2: a side of {side} pixels is not 4 times a power of two; {near} is the nearest")
-    return [2**k for k in range(2, side.bit_length())]
-
-
-def _unit(x: Float[Array, "b n"]) -> Float[Array, "b n"]:
-    return x * jax.lax.rsqrt(jnp.square(x).mean(1, keepdims=True) + 1e-8)
-
-
-class Mapping(nn.Module):
-    """Map z and class ids, or one of both, to one style for each sample; all of it in float32."""
-
-    layers: int
-    size: int
-    """Length of a style, of what is between, and of a class' embedding."""
-    classes: int
-
-    @nn.compact
-    def __call__(self, z: Float[Array, "b n"] | None, label: Int[Array, " b"] | None) -> Float[Array, "b {self.size}"]:
-        parts = [] if z is None else [_unit(z)]
-        if label is not None:
-            parts.append(_unit(EqualizedDense(self.size, name="embed")(jax.nn.one_hot(label, self.classes))))
-        x = jnp.concatenate(parts, axis=1)
-        for i in range(self.layers):
-            x = leaky(EqualizedDense(self.size, rate=0.01, name=f"layer{i}")(x))
-        return x
-
-
 def noise_map(noise: Key[Array, " b"], layer: int, side: int) -> Float[Array, "b {side} {side} 1"]:
-    """Draw each sample's picture of standard normal noise for one layer, from its own key."""
+    """Draw each sample's map of standard normal noise for one layer, from its own key."""
     return normal(noise, layer, (side, side, 1))
 
 
@@ -76,7 +46,7 @@ class SynthesisLayer(nn.Module):
 
 
 class ToRgb(nn.Module):
-    """Modulated 1×1 convolution to the picture's channels, without demodulation."""
+    """Modulated 1×1 convolution to the image's channels, without demodulation."""
 
     channels: int
     dtype: Precision = "float32"
@@ -91,7 +61,7 @@ class ToRgb(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """Turn the styles of all layers into pictures."""
+    """Turn the styles of all layers into images."""
 
     channels: int
     widths: tuple[int, ...]
@@ -109,25 +79,25 @@ class Synthesis(nn.Module):
             if level:
                 x = layer(width, up=2, name=f"up{side}")(x, styles[:, first], noise_map(noise, first, side))
             x = layer(width, name=f"same{side}")(x, styles[:, first + 1], noise_map(noise, first + 1, side))
-            # The next map's first layer is told the style that this map's colours are.
+            # The next map's first layer gets the same style as this map's colours.
             colours.append(ToRgb(self.channels, self.dtype, name=f"rgb{side}")(x, styles[:, first + 2]))
         return functools.reduce(lambda image, more: upsample2d(image, blur_kernel()) + more, colours)
 
 
 class StyleGan2Generator(nn.Module):
-    """Map z f32[b latent], class ids and a key for each sample's noise to pictures f32[b side side channels].
+    """Map z f32[b latent], standard normal, and a key for each sample's noise to images f32[b side side channels].
 
-    Non-trained: "moving" holds the mean style, which moves if train is True. Random stream in training: "mixing".
-    Raises UserError unless `side` is 4 times a power of two, z has `latent` columns and the label fits `classes`.
+    Not trained: "moving" holds the mean style, which moves if train is True. Random stream in training: "mixing".
+    Raises UserError unless `side` is 4 times a power of two, z has `latent` columns and the condition fits `classes`.
     """
 
     latent: int = 512
     """Length of z."""
     classes: int = 0
-    """Classes that it is told apart by `label`; 0 for none."""
+    """Number of classes; 0 for none."""
     channels: int = 3
     side: int = 256
-    """Height and width of a picture; 4 times a power of two."""
+    """Height and width of an image; 4 times a power of two."""
     style_size: int = 512
     """Length of a style (w)."""
     mapping_layers: int = 8
@@ -153,19 +123,19 @@ class StyleGan2Generator(nn.Module):
     def __call__(
         self,
         z: Float[Array, "b z"],
-        label: Int[Array, " b"] | None,
+        condition: Condition,
         noise: Key[Array, " b"],
         *,
         train: bool,
         truncation: float = 1.0,
     ) -> Float[Array, "b h w c"]:
-        return self.synthesize(self.styles(z, label, train=train, truncation=truncation), noise, train=train)
+        return self.synthesize(self.styles(z, condition, train=train, truncation=truncation), noise, train=train)
 
     def styles(
-        self, z: Float[Array, "b z"], label: Int[Array, " b"] | None, *, train: bool, truncation: float = 1.0
+        self, z: Float[Array, "b z"], condition: Condition, *, train: bool, truncation: float = 1.0
     ) -> Float[Array, "b l {self.style_size}"]:
         """Return the style of each layer; `truncation` 1 leaves it, and 0 puts the mean style in its place."""
-        check_label(label, self.classes)
+        label = label_weights(condition, self.classes)
         if z.shape[1] != self.latent:
             raise UserError(f"stylegan2: z has {z.shape[1]} columns; the net's latent is {self.latent}")
         style = self.mapping(z, label)
@@ -180,7 +150,7 @@ class StyleGan2Generator(nn.Module):
             styles = mean + truncation * (styles - mean)
         return styles
 
-    def _mixed(self, styles: Float[Array, "b l s"], label: Int[Array, " b"] | None) -> Float[Array, "b l s"]:
+    def _mixed(self, styles: Float[Array, "b l s"], label: Float[Array, "b n"] | None) -> Float[Array, "b l s"]:
         keys = jax.random.split(self.make_rng("mixing"), 3)
         b = len(styles)
         other = self.mapping(jax.random.normal(keys[0], (b, self.latent)), label)
@@ -192,6 +162,6 @@ class StyleGan2Generator(nn.Module):
     def synthesize(
         self, styles: Float[Array, "b l s"], noise: Key[Array, " b"], *, train: bool
     ) -> Float[Array, "b h w c"]:
-        """Turn the styles of all layers into pictures, whose pixels are about in [-1, 1]."""
+        """Turn the styles of all layers into images, whose pixels are about in [-1, 1]."""
         del train  # nothing here differs
         return self.synthesis(styles, noise)

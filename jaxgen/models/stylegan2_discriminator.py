@@ -1,19 +1,17 @@
 """The discriminator of StyleGAN2 (arXiv:1912.04958) in the form of StyleGAN2-ADA (arXiv:2006.06676)."""
 
 import math
-from collections.abc import Callable
-from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from jaxgen.errors import UserError
-from jaxgen.models.stylegan2 import Mapping, sides
+from jaxgen.nn.conditioning import label_weights
 from jaxgen.nn.equalized import EqualizedConv, EqualizedDense, leaky
-from jaxgen.nn.label import check_label
 from jaxgen.nn.minibatch_std import minibatch_std
-from jaxgen.typing import Precision
+from jaxgen.nn.style import Mapping, sides
+from jaxgen.typing import Condition, Precision
 
 Map = Float[Array, "b h w _"]
 Half = Float[Array, "b h//2 w//2 _"]
@@ -32,7 +30,7 @@ class PlainBlock(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """The same beside a 1×1 convolution without bias; each of the two counts half of the variance."""
+    """The same, added to a 1×1 convolution without bias; each of the two has half of the variance."""
 
     features: int
     dtype: Precision
@@ -45,15 +43,11 @@ class ResidualBlock(nn.Module):
         return x + skip * math.sqrt(0.5)
 
 
-class StyleGan2Discriminator(nn.Module):
-    """Map pictures f32[b h w c] and class ids to logits f32[b], through residual blocks.
-
-    It compares the samples of a batch (`minibatch_std`), so a logit depends on the other rows. Raises UserError unless
-    the picture is a square whose side is 4 times a power of two, and the label fits `classes`.
-    """
+class _Discriminator(nn.Module):
+    """Abstract: both discriminators, but for the block."""
 
     classes: int = 0
-    """Classes that it is told apart by `label`; 0 for none."""
+    """Number of classes; 0 for none."""
     base: int = 32_768
     """Channels of a map times its side, as long as they are at most `widest`."""
     widest: int = 512
@@ -65,22 +59,19 @@ class StyleGan2Discriminator(nn.Module):
     dtype: Precision = "float32"
     """Type that the blocks compute in; parameters, what follows the blocks, and the output are float32."""
 
-    _block: ClassVar[Callable[..., nn.Module]] = ResidualBlock
+    def _block(self, features: int, name: str) -> nn.Module:
+        raise NotImplementedError
 
     @nn.compact
-    def __call__(
-        self, image: Float[Array, "b h w c"], label: Int[Array, " b"] | None, *, train: bool
-    ) -> Float[Array, " b"]:
+    def __call__(self, image: Float[Array, "b h w c"], condition: Condition, *, train: bool) -> Float[Array, " b"]:
         del train  # nothing here differs
-        check_label(label, self.classes)
+        label = label_weights(condition, self.classes)
         if image.shape[1] != image.shape[2]:
-            raise UserError(
-                f"stylegan2: a picture of {image.shape[1]}×{image.shape[2]} is no square; crop or resize it"
-            )
+            raise UserError(f"stylegan2: an image of {image.shape[1]}×{image.shape[2]} is no square; crop or resize it")
         widths = [min(self.base // side, self.widest) for side in reversed(sides(image.shape[1]))]
         x = leaky(EqualizedConv(widths[0], size=1, dtype=self.dtype, name="in")(image))
         for width in widths[1:]:
-            x = type(self)._block(width, self.dtype, name=f"block{x.shape[1]}")(x)
+            x = self._block(width, f"block{x.shape[1]}")(x)
         x = minibatch_std(x.astype(jnp.float32), self.group)
         x = leaky(EqualizedConv(widths[-1], name="conv")(x))
         x = leaky(EqualizedDense(widths[-1], name="dense")(x.reshape(len(x), -1)))
@@ -91,7 +82,19 @@ class StyleGan2Discriminator(nn.Module):
         return (x * direction).sum(1) / math.sqrt(widths[-1])
 
 
-class PlainStyleGan2Discriminator(StyleGan2Discriminator):
+class StyleGan2Discriminator(_Discriminator):
+    """Map images f32[b h w c] to logits f32[b], higher where more real, through residual blocks.
+
+    It compares the samples of a batch (`minibatch_std`), so a logit depends on the other rows. Raises UserError unless
+    the image is a square whose side is 4 times a power of two, and the condition fits `classes`.
+    """
+
+    def _block(self, features: int, name: str) -> nn.Module:
+        return ResidualBlock(features, self.dtype, name=name)
+
+
+class PlainStyleGan2Discriminator(_Discriminator):
     """The same without residual connections ("orig"), as StyleGAN2-ADA has it for CIFAR-10, with `group` 32."""
 
-    _block: ClassVar[Callable[..., nn.Module]] = PlainBlock
+    def _block(self, features: int, name: str) -> nn.Module:
+        return PlainBlock(features, self.dtype, name=name)

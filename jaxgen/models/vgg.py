@@ -3,50 +3,10 @@
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from jaxgen.models.cnn import Head, Padding, max_pool
+from jaxgen.nn.backbones import VggBackbone
+from jaxgen.nn.head import Head
+from jaxgen.nn.resize import Padding
 from jaxgen.typing import Precision
-
-
-class VggBackbone(nn.Module):
-    """The convolutions of VGG; the default is configuration D, VGG-16."""
-
-    widths: tuple[int, ...] = (64, 128, 256, 512, 512)
-    """Channels of each stage; stage i has stride 2^i."""
-    depths: tuple[int, ...] = (2, 2, 3, 3, 3)
-    """Convolutions in each stage."""
-    padding: Padding = "SAME"
-    """Of convolutions."""
-    pool: Padding = "SAME"
-    """SAME rounds an odd side up, as Caffe and so FCN do; VALID rounds it down, as torchvision does."""
-    dtype: Precision = "float32"
-    """Type to compute in."""
-    remat: bool = False
-    """Compute each stage again in the backward pass instead of keeping what lies inside it."""
-
-    @nn.compact
-    def __call__(self, image: Float[Array, "b h w c"], *, train: bool) -> tuple[Float[Array, "b _ _ _"], ...]:
-        """Map image f32[b h w c] in [-1, 1] to pool1 … pool5, the output of every stage, finest first."""
-        del train  # nothing in here behaves differently in training
-
-        def stage(self: nn.Module, x: Array, number: int, width: int, depth: int) -> Array:
-            for i in range(1, depth + 1):
-                conv = nn.Conv(
-                    width,
-                    (3, 3),
-                    padding=self.padding,
-                    kernel_init=nn.initializers.he_normal(),
-                    dtype=self.dtype,
-                    name=f"conv{number}_{i}",
-                )
-                x = nn.relu(conv(x))
-            return max_pool(x, self.pool)
-
-        run = nn.remat(stage, static_argnums=(2, 3, 4)) if self.remat else stage
-        x, maps = image.astype(self.dtype), []
-        for number, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True), start=1):
-            x = run(self, x, number, width, depth)
-            maps.append(x)
-        return tuple(maps)
 
 
 class Vgg(nn.Module):

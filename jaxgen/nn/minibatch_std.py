@@ -1,4 +1,4 @@
-"""What tells a discriminator how much the pictures of a batch differ (arXiv:1710.10196, section 3)."""
+"""A feature by which a discriminator sees how much the images of a batch differ (arXiv:1710.10196, section 3)."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float

@@ -1,8 +1,8 @@
 """Convolutions whose kernel each sample scales for itself by its style (StyleGAN2, arXiv:1912.04958, section 2.2).
 
-A sample's kernel is kernel[..., i, o]·style[i]·gain[o]. Scaling it, and scaling what goes into and comes out of a
-shared kernel, are the same thing. Nets here do the latter: the kernel stays one, a batch split over devices stays
-split, and XLA merges the scaling with what stands beside it. The former keeps b kernels in memory and needs a grouped
+A sample's kernel is kernel[..., i, o]·style[i]·gain[o]. Scaling it, and scaling the input and the output of a shared
+kernel, are the same thing. Nets here do the latter: the kernel stays one, a batch split over devices stays
+split, and XLA merges the scaling with what is next to it. The former keeps b kernels in memory and needs a grouped
 convolution, which XLA on the CPU runs many times slower; on a GPU it can be worth it for few samples at a time.
 """
 
@@ -15,7 +15,7 @@ from jaxgen.nn.upfirdn import blur_kernel, upfirdn2d
 
 
 def convolve(
-    x: Float[Array, "b h w _"], kernel: Float[Array, "k k _ _"], *, up: int = 1, groups: int = 1
+    x: Float[Array, "b h w _"], kernel: Float[Array, "k k _ _"], *, up: int = 1
 ) -> Float[Array, "b {up}*h {up}*w _"]:
     """Convolve with zeros around the map; with `up` > 1 zeros are put between its pixels too, and it is blurred after.
 
@@ -30,7 +30,6 @@ def convolve(
         padding=((margin, margin), (margin, margin)),
         lhs_dilation=(up, up),
         dimension_numbers=DIMENSIONS,
-        feature_group_count=groups,
     )
     if up == 1:
         return y
@@ -43,7 +42,7 @@ def convolve(
 
 def demodulation(kernel: Float[Array, "k k i o"], style: Float[Array, "b i"]) -> Float[Array, "b o"]:
     """Return the gain that gives each output unit variance where inputs are independent and have it (equation 3)."""
-    # Σ (kernel·style)² over inputs is a product of squares, for which no sample's kernel need be made.
+    # Σ (kernel·style)² over inputs is a product of squares, so that no sample's kernel has to be made.
     return jax.lax.rsqrt(jnp.square(style) @ jnp.square(kernel).sum((0, 1)) + 1e-8)
 
 
@@ -58,22 +57,3 @@ def modulated_conv(
     """Convolve each sample with its own kernel by scaling the maps; style, kernel and gain are taken in x's type."""
     y = convolve(x * style.astype(x.dtype)[:, None, None], kernel.astype(x.dtype), up=up)
     return y if gain is None else y * gain.astype(y.dtype)[:, None, None]
-
-
-def modulated_conv_fused(
-    x: Float[Array, "b h w i"],
-    kernel: Float[Array, "k k i o"],
-    style: Float[Array, "b i"],
-    gain: Float[Array, "b o"] | None = None,
-    *,
-    up: int = 1,
-) -> Float[Array, "b {up}*h {up}*w o"]:
-    """Return what `modulated_conv` does by scaling the kernel for each sample: one convolution in b groups."""
-    b, h, w, i = x.shape
-    k, _, _, o = kernel.shape
-    kernels = kernel[:, :, :, None] * style.T[None, None, :, :, None]
-    if gain is not None:
-        kernels = kernels * gain[None, None, None]
-    wide = jnp.moveaxis(x, 0, 2).reshape(1, h, w, b * i)
-    y = convolve(wide, kernels.reshape(k, k, i, b * o).astype(x.dtype), up=up, groups=b)
-    return jnp.moveaxis(y.reshape(up * h, up * w, b, o), 2, 0)

@@ -1,8 +1,12 @@
-"""Maps brought to the size that is wanted: bilinear resizing, and padding that a crop undoes."""
+"""Maps brought to another size: pools, bilinear resizing, and padding that a crop undoes."""
+
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+Padding = Literal["SAME", "VALID"]  # a convolution keeps the side, a pool rounds it up; or neither sees added pixels
 
 
 def bilinear(x: Float[Array, "b _ _ c"], height: int, width: int) -> Float[Array, "b _ _ c"]:
@@ -34,3 +38,13 @@ def max_pool_2x2(x: Float[Array, "b h w c"]) -> Float[Array, "b h//2 w//2 c"]:
         first, second = jnp.moveaxis(pairs, axis + 1, 0)
         x = jnp.where(first >= second, first, second)
     return x
+
+
+def max_pool(x: Float[Array, "b h w c"], padding: Padding) -> Float[Array, "b h2 w2 c"]:
+    """Take the maximum of each 2 × 2 block; SAME keeps an odd side's last row or column, VALID drops it."""
+    h, w = x.shape[1:3]
+    if padding == "SAME":
+        x = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)), constant_values=-jnp.inf)
+    else:
+        x = x[:, : h - h % 2, : w - w % 2]
+    return max_pool_2x2(x)

@@ -46,14 +46,6 @@ def upfirdn2d(
     return jnp.moveaxis(y.reshape(b, c, *y.shape[1:3]), 1, 3)
 
 
-def filter2d(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw"], *, gain: float = 1.0
-) -> Float[Array, "b h w c"]:
-    """Filter each channel, with zeros around the map; an even kernel moves it half a pixel down and right."""
-    kh, kw = kernel.shape
-    return upfirdn2d(x, kernel, pad=(kw // 2, (kw - 1) // 2, kh // 2, (kh - 1) // 2), gain=gain)
-
-
 def upsample2d(
     x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw"], factor: int = 2, gain: float = 1.0
 ) -> Float[Array, "b {factor}*h {factor}*w c"]:

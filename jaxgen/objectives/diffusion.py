@@ -1,161 +1,174 @@
-"""Diffusion: pictures drowned in noise on the way forward, and a net that learns the way back."""
+"""Diffusion: noise is added to images on the way forward, and a net learns the way back."""
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
-from jaxgen import learner
-from jaxgen.diffusion import noise_distributions as noise_levels
 from jaxgen.diffusion import quantities
 from jaxgen.diffusion.denoiser import denoiser
 from jaxgen.diffusion.guidance import Conditioned
 from jaxgen.diffusion.likelihood import log_likelihood
-from jaxgen.diffusion.noise_distributions import NoiseDistribution
+from jaxgen.diffusion.noise_distributions import NoiseDistribution, log_snr_slope
 from jaxgen.diffusion.path import Path, ratio
 from jaxgen.diffusion.predictions import Prediction
 from jaxgen.diffusion.sampling import Sampling
-from jaxgen.diffusion.sampling_schedules import SamplingSchedule
+from jaxgen.diffusion.sampling_schedules import Rho
 from jaxgen.diffusion.solvers import Trajectory
 from jaxgen.diffusion.weighting import Unweighted, Weighting
 from jaxgen.errors import UserError
+from jaxgen.learner import Learner, Scalars, blank, first_state, joint_step
 from jaxgen.metrics.accumulators import Mean
 from jaxgen.nn.conditioning import one_hot
-from jaxgen.noise import Towards, numbered
-from jaxgen.objective import Metrics, Scalars, TotalSteps
-from jaxgen.optim.optimizer import Optimizer
+from jaxgen.nn.interfaces import Denoiser, require
+from jaxgen.noise import normal, numbered
+from jaxgen.objective import Metrics, TotalSteps
+from jaxgen.objectives.checks import check_labels
 from jaxgen.pictures import previews
 from jaxgen.pictures.panels import Curves, Panels, Picture
 from jaxgen.pictures.pixels import grey_to_rgb, scatter, to_float
-from jaxgen.state import State, create
-from jaxgen.typing import Batch, Spec, Tree
+from jaxgen.state import State
+from jaxgen.typing import Batch, Condition, Spec, Tree
 
 MEASURED = 8  # noise levels at which the test error is measured
-SHOWN, STRIPS = 8, 4  # pictures in a strip from data to noise or back, and strips
+SHOWN, STRIPS = 8, 4  # images in a strip from data to noise or back, and strips
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Diffusion:
-    """Denoising score matching and flow matching in one: the path, the prediction and the levels say which.
+    """Denoising score matching and flow matching in one: path, prediction type and noise distribution say which.
 
     A batch has `image`, bytes or f32[b *s], and `label` if the net has classes. Sources: arXiv:2006.11239,
     arXiv:2206.00364, arXiv:2210.02747.
     """
 
-    net: nn.Module
-    optimizer: Optimizer
+    net: Learner
     path: Path
     """How much signal and noise there is at each time: Edm, Flow, Cosine, LinearBetas, ScaledLinearBetas, …"""
     prediction: Prediction
-    """What the net's output means: Karras (EDM's preconditioning), or Plain with Eps, X0, V or Velocity."""
-    levels: NoiseDistribution
+    """The prediction type, what the net's output means: EdmPreconditioning, or Direct with Eps, X0, V or Velocity."""
+    noise_distribution: NoiseDistribution
     """Which noise levels training sees: Uniform, LogNormal, LogitNormal, LowDiscrepancy."""
     sampling: Sampling
-    """How samples are made: solver, grid of noise levels, guidance."""
+    """How samples are made: solver, sampling schedule, guidance."""
     weighting: Weighting = Unweighted()
     """How much an error counts at each noise level."""
     label_dropout: float = 0.0
     """Share of the labels replaced by the null class in training; classifier-free guidance needs some, such as 0.1."""
-    averages: tuple[Any, ...] = ()
-    """Moving averages of the weights to keep, of `Average`; samples come from the first, () keeps none."""
     microbatches: int = 1
     """Equal parts of the batch whose gradients are accumulated one after the other."""
     side: int = 8
     """Previews show side × side samples."""
-    steps: TotalSteps = 1
+    total_steps: TotalSteps = 1
 
     @property
-    def txs(self) -> dict[str, optax.GradientTransformation]:
-        """The optimizer of each net; what it does to weights by their path is meant for the denoiser's."""
-        plain = dataclasses.replace(self.optimizer, unit="", multipliers=())
-        return {"net": self.optimizer.transform(self.steps), "weighting": plain.transform(self.steps)}
+    def learners(self) -> Mapping[str, Learner]:
+        """The denoiser, and the weighting where it learns; what acts on paths is meant for the denoiser's weights."""
+        own = self.weighting.module()
+        if own is None:
+            return {"net": self.net}
+        optimizer = self.net.optimizer
+        plain = optimizer and dataclasses.replace(optimizer, forced_weight_norm="", lr_multipliers=())
+        return {"net": self.net, "weighting": Learner(module=own, optimizer=plain, ema=self.net.ema)}
+
+    @property
+    def batch_parts(self) -> int:
+        return 1
 
     @property
     def classes(self) -> int:
-        return int(getattr(self.net, "classes", 0))
+        module: Any = self.net.module
+        return module.classes
 
-    def conditional(self) -> bool:
-        """Whether the net is told a class."""
-        return self.classes > 0
+    def conditions(self) -> tuple[str, ...]:
+        """Return ("label",) where the net has classes."""
+        return ("label",) if self.classes else ()
 
-    def check_sampling(self, *, weak: bool) -> None:
-        """Raise UserError where guidance, solver, grid and net do not fit each other."""
-        self.sampling.check(self.path, conditional=self.conditional(), droppable=self.label_dropout > 0, weak=weak)
+    def check_sampling(self, *, guide: bool) -> None:
+        """Raise UserError where guidance, solver, sampling schedule and net do not fit each other."""
+        droppable = self.label_dropout > 0
+        self.sampling.check(self.path, conditional=bool(self.classes), droppable=droppable, guide=guide)
+
+    def with_options(self, options: Mapping[str, Any]) -> "Diffusion":
+        """Return the objective with another `solver`, `schedule` or `guidance`.
+
+        Raises UserError for other options.
+        """
+        if other := options.keys() - {"solver", "schedule", "guidance"}:
+            raise UserError(f"Diffusion has no {', '.join(sorted(other))} to choose")
+        return dataclasses.replace(self, sampling=dataclasses.replace(self.sampling, **options))
 
     def protocol(self) -> dict[str, Any]:
         """Say how samples are made."""
-        made = self.sampling
+        how = self.sampling
         return {
-            "solver": repr(made.solver),
-            "grid": repr(made.grid),
-            "guidance": repr(made.guidance),
-            "nfe": made.nfe(self.path),
+            "solver": repr(how.solver),
+            "schedule": repr(how.schedule),
+            "guidance": repr(how.guidance),
+            "nfe": how.nfe(self.path),
         }
 
     def check(self, spec: Spec, classes: tuple[str, ...]) -> None:
-        """Raise UserError where data, net, path, prediction, guidance and solver do not fit each other."""
-        learner.check_division(spec, self.microbatches)
-        learner.check_labels("net", self.classes, spec, classes)
+        """Raise UserError where data, net, path, prediction type, guidance and solver do not fit each other."""
+        require(self.net.module, Denoiser, "net")
+        check_labels("net", self.classes, spec, classes)
         if self.label_dropout and not self.classes:
             raise UserError("--objective.label-dropout needs a net with classes; set it to 0")
         self.prediction.check(self.path)
-        self.check_sampling(weak=False)
+        self.check_sampling(guide=False)
         jax.eval_shape(functools.partial(self.init, spec=spec), jax.random.key(0))  # the net refuses unfit sizes
 
     def init(self, key: PRNGKeyArray, spec: Spec) -> State:
         """Make the first state; a weighting that learns is a net of its own."""
         k_net, k_weighting = jax.random.split(key)
-        label = one_hot(jnp.zeros(1, jnp.int32), self.classes) if self.classes else None
-        state = learner.init(
-            self.net, self.txs["net"], k_net, (learner.blank(spec), jnp.zeros(1), label), self.averages
-        )
-        if own := self.weighting.init(k_weighting):
-            state.nets["weighting"] = create(own, {}, self.txs["weighting"], len(self.averages))
-        return state
+        condition = self._condition({"label": jnp.zeros(1, jnp.int32)})
+        nets = {"net": self.net.init(k_net, blank(spec), jnp.zeros(1), condition, total_steps=self.total_steps)}
+        if weighting := self.learners.get("weighting"):
+            one = jnp.ones(1)
+            nets["weighting"] = weighting.init(k_weighting, one, one, total_steps=self.total_steps)
+        return first_state(nets)
 
     def step(self, state: State, batch: Batch, key: PRNGKeyArray) -> tuple[State, Scalars]:
-        """Make one update on freshly noised pictures."""
+        """Make one update on freshly noised images."""
         # Drawn for the whole batch, so that accumulation over microbatches sees the same noise.
         k_level, k_noise, k_drop, k_net = jax.random.split(key, 4)
         x0 = to_float(batch["image"])
-        t, u = self.levels.draw(k_level, x0.shape[0], self.path)
-        drawn = {"x0": x0, "t": t, "u": u, "eps": jax.random.normal(k_noise, x0.shape)}
+        t, u = self.noise_distribution.draw(k_level, x0.shape[0], self.path)
+        rows = {"x0": x0, "t": t, "u": u, "eps": jax.random.normal(k_noise, x0.shape), "condition": {}}
         if self.classes:
             drop = jax.random.bernoulli(k_drop, self.label_dropout, t.shape)
-            drawn["label"] = one_hot(jnp.where(drop, self.classes, batch["label"]), self.classes)
+            rows["condition"] = self._condition({"label": jnp.where(drop, self.classes, batch["label"])})
 
-        def loss(params: Tree, stats: Tree, drawn: Batch, key: PRNGKeyArray) -> tuple[Array, tuple[Tree, Scalars]]:
+        def loss(params: Tree, stats: Tree, rows: Batch, key: PRNGKeyArray) -> tuple[Array, tuple[Tree, Scalars]]:
             def net(z: Array, noise: Array) -> tuple[Array, Tree]:
-                output, _, moved = learner.train(self.net, params["net"], stats, key, z, noise, drawn.get("label"))
+                output, _, moved = self.net.train(params["net"], stats["net"], key, z, noise, rows["condition"])
                 return output, moved
 
-            error, moved = self._error(net, drawn["x0"], drawn["eps"], drawn["t"])
-            rows = self._weighted(params.get("weighting", {}), error, drawn["t"], drawn["u"])
-            return rows.mean(), (moved, {"error": error.mean()})
+            error, moved = self._error(net, rows["x0"], rows["eps"], rows["t"])
+            weighted = self._weighted(params.get("weighting", {}), error, rows["t"], rows["u"])
+            return weighted.mean(), ({**stats, "net": moved}, {"error": error.mean()})
 
-        return learner.step(
-            state, drawn, k_net, loss, self.txs, averages=self.averages, microbatches=self.microbatches
-        )  # fmt: skip
+        return joint_step(
+            self.learners, state, rows, k_net, loss, total_steps=self.total_steps, microbatches=self.microbatches
+        )
 
     def evaluate(self, state: State, batch: Batch, key: PRNGKeyArray) -> Metrics:
-        """Sum, over the valid rows, the weighted loss and the squared error at eight levels of noise."""
+        """Sum, over the valid rows, the weighted loss and the squared error at eight noise levels."""
         x0 = to_float(batch["image"])
         # The noise of a row is a function of its place in the data, whatever batch it comes in.
         keys = numbered(key, batch["index"])
-        net = self._net(state, self._labels(batch))
+        net = self._net(state, self._condition(batch))
         own = state.nets["weighting"].best_params if "weighting" in state.nets else {}
 
         def at(j: Int[Array, ""]) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
             eps = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, j), x0.shape[1:]))(keys)
             u = jnp.full(x0.shape[:1], (j + 0.5) / MEASURED)
-            t = self.levels.at(u, self.path)
+            t = self.noise_distribution.at(u, self.path)
             error, _ = self._error(lambda z, noise: (net(z, noise), None), x0, eps, t)
             return error, self._weighted(own, error, t, u)
 
@@ -164,48 +177,54 @@ class Diffusion:
         named = {name: Mean.of(error, batch["valid"]) for name, error in zip(names, errors, strict=True)}
         return {"loss": Mean.of(losses.mean(0), batch["valid"]), **named}
 
+    def noise(self, keys: Key[Array, " b"], shape: tuple[int, ...]) -> Float[Array, "b *s"]:
+        """Return the standard normal noise that the samples of these keys start from."""
+        return normal(keys, 0, shape)
+
     def generate(
         self,
         state: State,
-        shape: tuple[int, ...],
+        noise: Float[Array, "b *s"],
         keys: Key[Array, " b"],
-        label: Int[Array, " b"] | None,
-        weak: State | None,
-        towards: Towards | None = None,
+        condition: Condition,
+        guide: State | None = None,
     ) -> Float[Array, "b *s"]:
-        """Make one sample of the given shape from each key, or what lies towards those of other keys."""
-        return self._draw(state, shape, keys, label, weak, trace=False, towards=towards)[0]
+        """Make one sample from each row of noise."""
+        return self._draw(state, noise, keys, condition, guide, trace=False)[0]
 
     def log_likelihood(
         self,
         state: State,
-        x0: Float[Array, "b *s"],
+        image: Float[Array, "b *s"],
         keys: Key[Array, " b"],
-        label: Int[Array, " b"] | None,
-        grid: SamplingSchedule,
+        condition: Condition,
+        *,
+        steps: int,
+        sigma_min: float | None,
+        sigma_max: float | None,
         probes: int,
     ) -> Float[Array, " b"]:
-        """Return ln p(x0) in nats under the probability-flow ODE; see `diffusion.likelihood`."""
-        net = self._net(state, None if label is None else one_hot(label, self.classes))
-        denoise = denoiser(net, self.path, self.prediction)
-        return log_likelihood(denoise, grid.sigmas(self.path), x0, keys, probes=probes)
+        """Return ln p of images in nats under the probability-flow ODE; see `diffusion.likelihood`."""
+        denoise = denoiser(self._net(state, self._condition(condition)), self.path, self.prediction)
+        schedule = Rho(steps=steps, sigma_min=sigma_min, sigma_max=sigma_max, to_zero=False)
+        return log_likelihood(denoise, schedule.sigmas(self.path), image, keys, probes=probes)
 
     def preview(self, state: State, batch: Batch, key: PRNGKeyArray) -> Mapping[str, Picture]:
-        """Show samples, pictures on their way to noise, noise on its way to pictures, and the error on the way."""
+        """Show samples, images on their way to noise, noise on its way to images, and the error at each noise level."""
         x0 = to_float(batch["image"])
-        k_noise, k_grid = jax.random.split(key)
+        k_noise, k_samples = jax.random.split(key)
         n, shape = self.side**2, x0.shape[1:]
-        label = jnp.arange(n) % self.side % self.classes if self.classes else None
-        keys = numbered(k_grid, jnp.arange(n))
-        samples, steps = self._draw(state, shape, keys, label, None, trace=True)
+        condition = {"label": jnp.arange(n) % self.side % self.classes} if self.classes else {}
+        keys = numbered(k_samples, jnp.arange(n))
+        samples, steps = self._draw(state, self.noise(keys, shape), keys, condition, None, trace=True)
         assert steps is not None
         sums = self.evaluate(state, {**batch, "valid": jnp.ones(len(x0), bool)}, key)
         levels = self._measured()
         error = jnp.stack([sums[f"error_at_{level:.3g}"].total for level in levels]) / len(x0)
-        strip = self._strip()
-        forward = [self._noised(x0, s, k_noise) for s in strip[::-1]]
-        grid = self.sampling.grid.sigmas(self.path)
-        reverse = [_scaled(steps.x[i], float(grid[i])) for i in self._places()]
+        sigmas = self.sampling.schedule.sigmas(self.path)
+        places = self._places()
+        forward = [self._noised(x0, s, k_noise) for s in sigmas[places].tolist()[::-1]]
+        reverse = [_scaled(steps.x[i], float(sigmas[i])) for i in places]
         return {
             "samples": previews.grid(samples, self.side),
             "forward": _strip(forward),
@@ -213,7 +232,7 @@ class Diffusion:
             "error": Curves(
                 x=jnp.array(levels),
                 y=error[None],
-                labels=("test pictures",),
+                labels=("test images",),
                 axes=("noise / signal", "squared error"),
             ),
         }
@@ -229,71 +248,66 @@ class Diffusion:
 
     def _weighted(self, params: Tree, error: Array, t: Array, u: Array) -> Float[Array, " b"]:
         alpha, sigma = self.path.alpha(t), self.path.sigma(t)
-        slope = noise_levels.slope(self.levels, u, self.path)
+        slope = log_snr_slope(self.noise_distribution, u, self.path)
         return self.weighting.loss(params, error, self.prediction.out(alpha, sigma), alpha, sigma, slope)
 
     def _measured(self) -> list[float]:
         """Noise / signal of the levels at which errors are measured: the middles of equal shares of the training's."""
         with jax.ensure_compile_time_eval(), jax.transfer_guard("allow"):
-            t = self.levels.at((jnp.arange(MEASURED) + 0.5) / MEASURED, self.path)
+            t = self.noise_distribution.at((jnp.arange(MEASURED) + 0.5) / MEASURED, self.path)
         return ratio(self.path, np.asarray(t)).tolist()
 
-    def _labels(self, batch: Batch) -> Float[Array, "b n"] | None:
-        return one_hot(batch["label"], self.classes) if self.classes else None
+    def _condition(self, batch: Condition) -> Condition:
+        """Return what the net takes of a batch's arrays: class ids as weights over the classes and the null class."""
+        return {"label": one_hot(batch["label"], self.classes)} if self.classes else {}
 
-    def _net(self, state: State, label: Float[Array, "b n"] | None) -> Any:
-        return lambda z, noise: learner.infer(self.net, state, z, noise, label)
+    def _net(self, state: State, condition: Condition) -> Callable[[Array, Array], Array]:
+        return lambda z, noise: self.net.infer(state.nets["net"], z, noise, condition)
 
     def _draw(
         self,
         state: State,
-        shape: tuple[int, ...],
+        noise: Float[Array, "b *s"],
         keys: Key[Array, " b"],
-        label: Array | None,
-        weak: State | None,
+        condition: Condition,
+        guide: State | None,
         *,
         trace: bool,
-        towards: Towards | None = None,
     ) -> tuple[Float[Array, "b *s"], Trajectory | None]:
         """Let the solver follow the state's net from noise to data; see `Sampling.run`."""
 
         def conditioned(state: State) -> Conditioned:
-            return lambda x, sigma, label: denoiser(self._net(state, label), self.path, self.prediction)(x, sigma)
+            return lambda x, sigma, asked: denoiser(self._net(state, asked), self.path, self.prediction)(x, sigma)
 
         return self.sampling.run(
             conditioned(state),
             self.path,
-            shape,
+            noise,
             keys,
-            label=None if label is None else one_hot(label, self.classes),
-            weak=None if weak is None else conditioned(weak),
+            condition=self._condition(condition),
+            guide=None if guide is None else conditioned(guide),
             trace=trace,
-            towards=towards,
         )
 
     def _noised(self, x0: Float[Array, "b *s"], sigma: float, key: PRNGKeyArray) -> Float[Array, "b *s"]:
-        """Drown pictures in noise of one level, the same noise at all levels, scaled to be looked at."""
+        """Add noise of one level to images, the same noise at all levels, and scale them to be looked at."""
         eps = jax.random.normal(key, x0.shape)
         return _scaled(eps if np.isinf(sigma) else x0 + sigma * eps, sigma)
 
     def _places(self) -> np.ndarray:
-        """Up to SHOWN places in the sampler's grid, first and last among them, even to the eye."""
-        levels = self.sampling.grid.sigmas(self.path)
+        """Up to SHOWN places in the sampling schedule, first and last among them, even to the eye."""
+        levels = self.sampling.schedule.sigmas(self.path)
         share = 1 - 1 / (1 + 2 * levels)  # of noise in what is shown: 1 at inf
         return np.unique([np.abs(share - wanted).argmin() for wanted in np.linspace(share[0], 0, SHOWN)])
 
-    def _strip(self) -> list[float]:
-        """The levels at these places, from noise to data."""
-        return self.sampling.grid.sigmas(self.path)[self._places()].tolist()
-
 
 def _scaled(x: Array, sigma: float) -> Array:
-    """Give x = x0 + sigma·eps, or eps at inf, the size of a picture; noise alone is shown at half its strength."""
+    """Scale x = x0 + sigma·eps, or eps at inf, to the range of an image; noise alone is shown at half its strength."""
     return x / 2 if np.isinf(sigma) else x / np.float32(np.sqrt(1.0 + 4.0 * sigma**2))
 
 
 def _strip(levels: Sequence[Float[Array, "b *s"]]) -> Panels:
-    """Lay out the same few pictures, or all points, at each level: level by level from left to right."""
+    """Lay out the same few images, or all points, at each noise level, from left to right."""
     if levels[0].ndim == 2:
         return Panels(images=jnp.stack([scatter(x) for x in levels])[None])
     rows = jnp.stack([grey_to_rgb(jnp.clip(x[:STRIPS], -1.0, 1.0)) for x in levels], axis=1)

@@ -3,20 +3,13 @@
 import re
 
 import jax
-import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from jaxgen import tree
 from jaxgen.errors import UserError
+from jaxgen.nn.magnitude import unit
 from jaxgen.typing import Tree
-
-
-def unit(kernel: Float[Array, "*in out"]) -> Float[Array, "*in out"]:
-    """Scale what each output sums up with to a mean square of 1 (EDM2, arXiv:2312.02696, algorithm 1)."""
-    square = jnp.square(kernel.astype(jnp.float32)).mean(tuple(range(kernel.ndim - 1)), keepdims=True)
-    # Far below float32's resolution beside anything but zero, where it keeps the root's gradient finite.
-    return (kernel / (1e-4 + jnp.sqrt(square + 1e-30))).astype(kernel.dtype)
 
 
 def force_weight_norm(pattern: str) -> optax.GradientTransformation:

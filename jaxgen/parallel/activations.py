@@ -1,8 +1,8 @@
-"""What a net computes lies on the mesh as the batch does, whatever its parameters do.
+"""Activations are sharded over the mesh as the batch is, however the parameters are sharded.
 
-Left to itself the partitioner lets activations follow the parameters: with FSDP it would split channels rather than
-examples, and send activations around where it should gather weights. So every module's output is pinned to the
-batch's layout, from outside, and models know nothing of meshes. What is left open, channels and heads, follows the
+Without constraints the partitioner lets activations follow the parameters: with FSDP it would split channels rather
+than examples, and send activations where it should gather weights. So every module's output is constrained to the
+batch's sharding, from outside, and models know nothing of meshes. Channels and heads are left open and follow the
 parameters: that is tensor parallelism.
 """
 
@@ -19,7 +19,7 @@ from jaxgen.parallel.mesh import BATCH_AXES, batch_parts, batch_sharding
 
 
 def constrained[**P, R](mesh: Mesh, function: Callable[P, R]) -> Callable[P, R]:
-    """Return the function with the outputs of all modules that it calls laid over the mesh as a batch is.
+    """Return the function with the outputs of all modules that it calls constrained to a batch's sharding.
 
     An array whose first axis does not divide over the batch's devices, such as one example under vmap, is left alone.
     """
@@ -28,9 +28,9 @@ def constrained[**P, R](mesh: Mesh, function: Callable[P, R]) -> Callable[P, R]:
 
     def intercept(method: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
         del context
-        return jax.tree.map(lambda x: _pin(mesh, x), method(*args, **kwargs))
+        return jax.tree.map(lambda x: _constrain(mesh, x), method(*args, **kwargs))
 
-    @functools.wraps(function)  # whose name the compiler's messages bear
+    @functools.wraps(function)  # whose name is in the compiler's messages
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         with nn.intercept_methods(intercept):
             return function(*args, **kwargs)
@@ -38,20 +38,10 @@ def constrained[**P, R](mesh: Mesh, function: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-def gathered(x: Any) -> Any:
-    """Return an array that every device of the current mesh holds whole, for what compares all rows with all rows.
-
-    A product of two arrays that are both split by rows would be sent around in turns instead, in the midst of which the
-    TPU's compiler (libtpu 0.0.50) has been seen to crash.
-    """
-    mesh = jax.sharding.get_abstract_mesh()
-    return x if mesh.empty or mesh.size == 1 else jax.lax.with_sharding_constraint(x, PartitionSpec())
-
-
 def over_groups(function: Callable[..., Any], groups: int, *arguments: Any) -> Any:
     """Map a function over the groups of rows that its arguments' first axis holds, as `jax.vmap` would.
 
-    Each group lies on devices of its own, where there are as many: nothing is sent between them.
+    Each group is on devices of its own, where there are as many: nothing is sent between them.
     """
     token = _rows_are_mapped.set(True)
     try:
@@ -63,11 +53,11 @@ def over_groups(function: Callable[..., Any], groups: int, *arguments: Any) -> A
 _rows_are_mapped = contextvars.ContextVar("rows_are_mapped", default=False)
 
 
-def _pin(mesh: Mesh, x: Any) -> Any:
+def _constrain(mesh: Mesh, x: Any) -> Any:
     if not isinstance(x, jax.Array) or x.ndim == 0:
         return x
     spec = list(batch_sharding(mesh, x.shape).spec)
-    if _rows_are_mapped.get():  # the axis of the groups is out of sight, and vmap lays it over the batch's axes
+    if _rows_are_mapped.get():  # the groups' axis is hidden here: vmap shards it over the batch's axes
         spec[0] = PartitionSpec.UNCONSTRAINED
     elif x.shape[0] % batch_parts(mesh):
         return x

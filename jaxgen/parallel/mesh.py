@@ -1,4 +1,4 @@
-"""The mesh: how the devices at hand are laid out, and how batches lie on it."""
+"""The mesh: how the devices are laid out, and how batches are sharded over it."""
 
 import dataclasses
 import math
@@ -13,24 +13,24 @@ from jaxtyping import Int
 from jaxgen.errors import UserError
 from jaxgen.typing import Tree
 
-AXES = ("replica", "fsdp", "context", "tensor")  # from those that talk least to those that talk most
+AXES = ("replica", "fsdp", "context", "tensor")  # from those that communicate least to those that communicate most
 BATCH_AXES = ("replica", "fsdp")  # the axes that a batch is split over
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MeshShape:
-    """Sizes of the mesh's axes; one of them may be -1 to take the devices that the others leave."""
+    """Sizes of the mesh's axes; one of them may be -1: all devices that the others leave."""
 
     replica: int = -1
     """Copies of the model, each with a share of the batch."""
     fsdp: int = 1
     """Devices that share one copy's parameters and its share of the batch."""
     context: int = 1
-    """Devices that share the rows of each picture, and so the tokens that attention runs over."""
+    """Devices that share the rows of each image, and so the tokens that attention runs over."""
     tensor: int = 1
     """Devices that share the work of single layers."""
     slices: int = 1
-    """Slices of chips that a slower network joins; the replicas are spread over them, nothing else crosses it."""
+    """Slices of chips, joined by a slower network; the replicas are spread over them, nothing else crosses it."""
 
     def build(self, devices: Sequence[jax.Device] | None = None) -> Mesh:
         """Lay the devices (all of them by default) out as a mesh with Auto axes.
@@ -47,7 +47,7 @@ class MeshShape:
             sizes[fill[0]] = len(devices) // known
         if math.prod(sizes.values()) != len(devices) or not devices:
             raise UserError(
-                f"mesh: {sizes} do not multiply to the {len(devices)} device(s) at hand; "
+                f"mesh: {sizes} do not multiply to the {len(devices)} device(s) here; "
                 f"set one of --mesh.{', --mesh.'.join(sizes)} to -1 to fill"
             )
         if self.slices < 1 or sizes["replica"] % self.slices:
@@ -79,7 +79,7 @@ def _slices(devices: list[jax.Device], count: int) -> list[list[jax.Device]]:
 
 
 def batch_sharding(mesh: Mesh, shape: tuple[int, ...] = ()) -> NamedSharding:
-    """The sharding of an array of a batch: its first axis over replica x fsdp, a picture's rows over context.
+    """The sharding of an array of a batch: its first axis over replica x fsdp, an image's rows over context.
 
     Rows that do not divide stay together.
     """
@@ -92,21 +92,21 @@ def batch_parts(mesh: Mesh) -> int:
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
-def check_batch(mesh: Mesh, batch_size: int, turns: int = 1) -> None:
-    """Raise UserError unless each device gets the same number of examples at each of `turns` turns."""
+def check_batch(mesh: Mesh, batch_size: int, pieces: int = 1) -> None:
+    """Raise UserError unless each device gets the same number of examples of each of so many equal pieces."""
     parts = batch_parts(mesh)
-    if batch_size % (parts * turns):
-        near = max(1, round(batch_size / (parts * turns))) * parts * turns
-        pieces = f"{parts} device(s)" + (f" x {turns} turns (microbatches, or nets)" if turns > 1 else "")
-        raise UserError(f"batch size {batch_size} does not divide over {pieces}; try --batch-size {near}")
+    if batch_size % (parts * pieces):
+        near = max(1, round(batch_size / (parts * pieces))) * parts * pieces
+        over = f"{parts} device(s)" + (f" x {pieces} parts (microbatches, or nets)" if pieces > 1 else "")
+        raise UserError(f"batch size {batch_size} does not divide over {over}; try --batch-size {near}")
 
 
 def global_array(
     shape: tuple[int, ...], sharding: NamedSharding, shard: Callable[[tuple[slice, ...]], np.ndarray]
 ) -> jax.Array:
-    """Make a global array of which each process gives the shards that lie on its devices.
+    """Make a global array of which each process gives the shards on its own devices.
 
-    Each copy is asked for, as jax.make_array_from_callback's are not: the loop forbids the others.
+    By explicit copies: those of jax.make_array_from_callback are implicit, and the loop forbids these.
     """
     places = sharding.addressable_devices_indices_map(shape)
     parts = [jax.device_put(shard(index), device) for device, index in places.items() if index is not None]
@@ -114,17 +114,17 @@ def global_array(
 
 
 def process_rows(mesh: Mesh, batch_size: int) -> Int[np.ndarray, " n"]:
-    """Return the rows of a batch that this process' devices hold, in order: what it has to read."""
+    """Return the rows of a batch that this process's devices hold, in order: what it has to read."""
     spans = batch_sharding(mesh).addressable_devices_indices_map((batch_size,)).values()
     return np.unique(np.concatenate([np.arange(batch_size)[span] for span in spans if span is not None]))
 
 
 def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Start the copy of this process's rows (`rows_here`) to its devices and return the global arrays at once."""
+    """Start the copy of this process's rows (`process_rows`) to its devices and return the global arrays at once."""
     if not mesh.is_multi_process:
         return {name: jax.device_put(rows, batch_sharding(mesh, rows.shape)) for name, rows in batch.items()}
     parts = batch_parts(mesh)
-    here = process_rows(mesh, parts)  # the parts that lie here
+    here = process_rows(mesh, parts)  # the parts on this process's devices
 
     def one(local: np.ndarray) -> jax.Array:
         share = len(local) // len(here)
@@ -141,7 +141,7 @@ def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of what every device holds whole."""
+    """The sharding of an array that every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 

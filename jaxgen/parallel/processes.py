@@ -1,8 +1,9 @@
-"""Several processes, one run: how they find each other, who speaks, and how they wait for each other."""
+"""Several processes, one run: how they find each other, which one writes, and how they wait for each other."""
 
 import glob
 import importlib.util
 import os
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -15,33 +16,33 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxgen.errors import UserError
 from jaxgen.parallel.mesh import global_array
 
-BY_HAND = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 def initialize() -> None:
-    """Join the other processes of this run, where there are any; to be called before the first array is made.
+    """Join the other processes of this run, where there are any; called before the first array is made.
 
-    SLURM's srun, Open MPI's mpirun and TPU pods tell jax who they are; elsewhere JAX_COORDINATOR_ADDRESS,
-    JAX_NUM_PROCESSES and JAX_PROCESS_ID do. Raises UserError if these are incomplete, or nobody answers.
+    Under SLURM's srun, Open MPI's mpirun and on TPU pods jax finds them; elsewhere JAX_COORDINATOR_ADDRESS,
+    JAX_NUM_PROCESSES and JAX_PROCESS_ID name them. Raises UserError if these are incomplete, or no process answers.
     """
-    given = {name: os.environ.get(name) for name in BY_HAND}
+    values = {name: os.environ.get(name) for name in VARIABLES}
     try:
-        if given["JAX_NUM_PROCESSES"] or given["JAX_PROCESS_ID"]:
-            if missing := [name for name, value in given.items() if not value]:
-                raise UserError(f"{', '.join(missing)} is not set; a process of several needs {', '.join(BY_HAND)}")
-            count, index = int(str(given["JAX_NUM_PROCESSES"])), int(str(given["JAX_PROCESS_ID"]))
-            jax.distributed.initialize(given["JAX_COORDINATOR_ADDRESS"], count, index)
+        if values["JAX_NUM_PROCESSES"] or values["JAX_PROCESS_ID"]:
+            if missing := [name for name, value in values.items() if not value]:
+                raise UserError(f"{', '.join(missing)} is not set; a process of several needs {', '.join(VARIABLES)}")
+            count, index = int(str(values["JAX_NUM_PROCESSES"])), int(str(values["JAX_PROCESS_ID"]))
+            jax.distributed.initialize(values["JAX_COORDINATOR_ADDRESS"], count, index)
         elif _in_a_cluster():
             jax.distributed.initialize()
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"cannot join the other processes: {str(error).splitlines()[0]:.160}\n"
-            f"set {', '.join(BY_HAND)} for each process, or start one process alone"
+            f"set {', '.join(VARIABLES)} for each process, or start one process alone"
         ) from error
 
 
 def _in_a_cluster() -> bool:
-    """Whether jax can find out by itself who the other processes are."""
+    """Whether jax can find the other processes by itself."""
     env = os.environ
     slurm = "SLURM_STEP_NODELIST" in env and int(env.get("SLURM_NTASKS", "1")) > 1
     mpi = int(env.get("OMPI_COMM_WORLD_SIZE", "1")) > 1
@@ -54,7 +55,7 @@ def _has_tpu() -> bool:
 
 
 def spare_libtpu() -> None:
-    """Tell libtpu, where no TPU is here, what it would else ask a cloud machine's metadata for, and complain about."""
+    """Set, where no TPU is here, what libtpu would otherwise request from a cloud machine's metadata and warn about."""
     if not _has_tpu():
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
         os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")  # any will do
@@ -62,7 +63,7 @@ def spare_libtpu() -> None:
 
 
 def is_main_process() -> bool:
-    """Whether this is the process that writes logs, pictures and results."""
+    """Whether this is the process that writes logs, previews and results."""
     return jax.process_index() == 0
 
 
@@ -73,10 +74,10 @@ def barrier(where: str) -> None:
 
 
 def any_process(mesh: Mesh, wish: Callable[[], bool]) -> Callable[[], bool]:
-    """Return `wish` for a mesh of one process; of several, whether any of them wished for it a call ago.
+    """Return `wish` for a mesh of one process; of several, whether any of them wished for it one call before.
 
-    A process that stopped alone would leave the others waiting in their next step. All of them ask in turn, and each
-    answer is read one call late, when the devices have long computed it: no step waits for it.
+    A process that stopped alone would leave the others waiting in their next step. All of them take part in
+    each call, and its result is read one call later, when the devices have computed it: no step waits for it.
     """
     if not mesh.is_multi_process:
         return wish
@@ -89,3 +90,14 @@ def any_process(mesh: Mesh, wish: Callable[[], bool]) -> Callable[[], bool]:
         return len(asked) > 1 and bool(jax.device_get(asked.pop(0)))
 
     return ask
+
+
+def use_compilation_cache() -> None:
+    """Keep compiled programs between runs; called before the first array is made.
+
+    JAX_COMPILATION_CACHE_DIR names another folder than ~/.cache/jaxgen/xla.
+    """
+    if not jax.config.jax_compilation_cache_dir:
+        cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "jaxgen" / "xla"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

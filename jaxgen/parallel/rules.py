@@ -1,12 +1,13 @@
-"""Sharding rules: values, functions of (path, shape, mesh), outside the models.
+"""Sharding rules: values, functions of (path, shape, mesh), that say how each array of the state is split.
 
-Optimizer state and averages carry their parameter's path and shape at the end of their own, so that a rule that
-places a parameter places them alike.
+Optimizer state and EMA carry their parameter's path and shape at the end of their own, so that a rule that splits a
+parameter splits them alike.
 """
 
 import dataclasses
 import math
 import re
+from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -19,7 +20,7 @@ from jaxgen.typing import Tree
 
 @runtime_checkable
 class Rule(Protocol):
-    """Where one array of the state lies."""
+    """How one array of the state is split over the devices."""
 
     def __call__(self, path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec: ...
 
@@ -51,7 +52,7 @@ class Fsdp:
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-    """Split one dimension, counted from the last as -1; meant for `ByPath`, which says of which arrays."""
+    """Split one dimension, counted from the last as -1; meant for `ByPath`, which selects the arrays."""
 
     dimension: int
     axis: str = "tensor"
@@ -70,9 +71,13 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class ByPath:
-    """The first rule whose regular expression finds the path; a path that none finds is an error."""
+    """The first rule whose regular expression finds the path.
+
+    A path that no pattern finds is an error, and for `shardings` so is a pattern that finds no path of the state.
+    """
 
     rules: tuple[tuple[str, Any], ...]
+    """(pattern, rule); end with ("", rule), which finds every path."""
 
     def __call__(self, path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
         for pattern, rule in self.rules:
@@ -90,38 +95,18 @@ class Composed:
     def __call__(self, path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
         axes: list[tuple[str, ...]] = [() for _ in shape]
         for rule in self.rules:
-            for i, found in enumerate(rule(path, shape, mesh)):
-                more = () if found is None else found if isinstance(found, tuple) else (found,)
+            for i, entry in enumerate(rule(path, shape, mesh)):
+                more = () if entry is None else entry if isinstance(entry, tuple) else (entry,)
                 axes[i] += more
                 shape = (*shape[:i], shape[i] // math.prod(mesh.shape[axis] for axis in more), *shape[i + 1 :])
         used = [axis for some in axes for axis in some]
         if len(used) > len(set(used)):
             raise UserError(f"rule: two parts of Composed split {path} over the same axis; give each its own")
-        # One name stands for itself, and trailing dimensions that are whole go without saying.
+        # A single name stands for itself, and trailing dimensions that are whole are left out.
         names = [some[0] if len(some) == 1 else some or None for some in axes]
         while names and names[-1] is None:
             names.pop()
         return PartitionSpec(*names)
-
-
-# What `Split` is for: heads of attention and hidden channels of an MLP, so that one sum over the devices ends each
-# branch (Megatron-LM, arXiv:1909.08053, section 3), and the groups of a grouped convolution.
-DIT = ByPath(
-    (
-        (r"/blocks/qkv/(kernel|bias)$", Split(-2)),  # kernel [depth width 3 heads c]
-        (r"/blocks/out/kernel$", Split(-2)),
-        (r"/blocks/up/(kernel|bias)$", Split(-1)),
-        (r"/blocks/down/kernel$", Split(-2)),
-        ("", Replicated()),
-    )
-)
-R3GAN = ByPath(
-    (
-        (r"/block\d+_\d+/(widen|conv)/(kernel|bias)$", Split(-1)),
-        (r"/block\d+_\d+/narrow/kernel$", Split(-2)),
-        ("", Replicated()),
-    )
-)
 
 
 def _size(axis: str, mesh: Mesh) -> int:
@@ -134,8 +119,30 @@ def _along(dimension: int, axis: str, shape: tuple[int, ...]) -> PartitionSpec:
     return PartitionSpec(*[axis if i == dimension else None for i in range(len(shape))])
 
 
+def _patterns(rule: Any) -> Iterator[str]:
+    """Yield the patterns of a rule and of those within it."""
+    match rule:
+        case ByPath(rules):
+            for pattern, inner in rules:
+                yield pattern
+                yield from _patterns(inner)
+        case Composed(rules):
+            for inner in rules:
+                yield from _patterns(inner)
+
+
 def shardings(rule: Rule, shapes: Tree, mesh: Mesh) -> Tree:
-    """Apply a rule to every array of a tree of shapes; scalars are replicated without asking."""
+    """Apply a rule to every array of a tree of shapes; scalars are replicated without asking.
+
+    Raises UserError where a pattern of `ByPath` finds no path of the tree.
+    """
+    paths = [path for path, _ in tree.leaves(shapes)]
+    for pattern in _patterns(rule):
+        if not any(re.search(pattern, path) for path in paths):
+            raise UserError(
+                f"rule: the pattern {pattern!r} of ByPath finds no array of the state, such as {', '.join(paths[:4])}; "
+                "correct it, or use the rule of another net"
+            )
 
     def one(path: str, leaf: jax.ShapeDtypeStruct) -> NamedSharding:
         return NamedSharding(mesh, rule(path, leaf.shape, mesh) if leaf.shape else PartitionSpec())

@@ -1,4 +1,4 @@
-"""What a person looks at, before it is drawn."""
+"""Previews as data, before they are drawn."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from flax import struct
 
 @struct.dataclass
 class Panels:
-    """Pictures for a person: n rows of m pictures, in [-1, 1]."""
+    """n rows of m images, in [-1, 1]."""
 
     images: Any  # f32[n m h w c]
     titles: tuple[str, ...] = struct.field(pytree_node=False, default=())  # one for each of the n rows, or none
@@ -17,7 +17,7 @@ class Panels:
 
 @struct.dataclass
 class Curves:
-    """Lines for a person: y over x, a line for each row of y."""
+    """Lines of y over x, one for each row of y."""
 
     x: Any  # f32[n]
     y: Any  # f32[m n]

@@ -5,9 +5,9 @@ from jaxtyping import Array, Float, Shaped
 
 
 def to_float(image: Shaped[Array, "..."]) -> Float[Array, "..."]:
-    """Map 8-bit pixels to f32 in [-1, 1]; anything that is floating already passes as it is.
+    """Map 8-bit pixels to f32 in [-1, 1]; floating-point values are returned unchanged.
 
-    Batches travel to the device as bytes, a quarter of the traffic, and are widened there.
+    Batches are sent to the device as bytes, a quarter of the traffic, and become floats there.
     """
     if image.dtype == jnp.uint8:
         return image.astype(jnp.float32) / 127.5 - 1.0
@@ -15,7 +15,7 @@ def to_float(image: Shaped[Array, "..."]) -> Float[Array, "..."]:
 
 
 def grey_to_rgb(image: Shaped[Array, "*b h w c"]) -> Shaped[Array, "*b h w 3"]:
-    """Repeat a single channel three times, so that a picture can be shown; three channels pass as they are."""
+    """Repeat a single channel three times, so that a picture can be shown; three channels are returned unchanged."""
     return jnp.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]
 
 
@@ -24,7 +24,7 @@ def scatter(
 ) -> Float[Array, "{size} {size} 3"]:
     """Draw where points lie: dark where there are many, on white, y upwards; the middle is (0, 0).
 
-    `reach` is the distance from the middle to the edge; None takes in all points.
+    `reach` is the distance from the middle to the edge; None shows all points.
     """
     edge = jnp.maximum(jnp.abs(points).max(), 1e-6) * 1.02 if reach is None else reach
     column, row = jnp.moveaxis(jnp.floor((points / edge * jnp.array([[1.0, -1.0]]) + 1.0) * size / 2), 1, 0).astype(int)

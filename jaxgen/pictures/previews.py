@@ -1,34 +1,80 @@
 """What the objectives that make examples show of them."""
 
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+from collections.abc import Callable
 
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from jaxgen.noise import slerp
 from jaxgen.pictures.panels import Panels
 from jaxgen.pictures.pixels import grey_to_rgb, scatter
+from jaxgen.typing import Condition
 
-REAL, FALSE = (-0.2, 0.55, 0.1), (0.9, -0.3, -0.4)  # green and red, in [-1, 1]
+REAL, FAKE = (-0.2, 0.55, 0.1), (0.9, -0.3, -0.4)  # green and red, in [-1, 1]
+CELLS = 192  # along each side of a picture of the plane
+ROWS, COLUMNS = 4, 8  # of sheets that go from one sample to another, or from the mean to the sample
+
+# (z, keys, condition, truncation) -> images
+Generate = Callable[[Float[Array, "b z"], Key[Array, " b"], Condition, float], Float[Array, "b h w c"]]
 
 
 def grid(x: Float[Array, "n *s"], columns: int) -> Panels:
-    """Lay pictures out in rows; of points, one picture of where they lie."""
+    """Lay images out in rows; of points, one picture of where they lie."""
     if x.ndim == 2:
         return Panels(images=scatter(x)[None, None])
     rows = grey_to_rgb(jnp.clip(x, -1.0, 1.0))
     return Panels(images=rows.reshape(-1, columns, *rows.shape[1:]))
 
 
-def framed(x: Float[Array, "n h w c"], real: Float[Array, " n"]) -> Float[Array, "n h2 w2 3"]:
-    """Frame each picture in green, where it was found likely (1) to be real, to red, where unlikely (0)."""
+def interpolation(
+    generate: Generate, z: Float[Array, "n z"], keys: Key[Array, " n"], condition: Condition, truncation: float
+) -> Panels:
+    """Go from each of the first samples to the next one in z; keys and condition stay the first one's."""
+    first = jnp.repeat(jnp.arange(ROWS) % len(z), COLUMNS)
+    share = jnp.tile(jnp.linspace(0.0, 1.0, COLUMNS), ROWS)
+    between = slerp(z[first], jnp.roll(z, -1, axis=0)[first], share)
+    return grid(generate(between, keys[first], jax.tree.map(lambda x: x[first], condition), truncation), COLUMNS)
+
+
+def truncations(generate: Generate, z: Float[Array, "n z"], keys: Key[Array, " n"], condition: Condition) -> Panels:
+    """Show the first samples at truncations from 0 to 1."""
+    first = jnp.arange(ROWS) % len(z)
+    few = z[first], keys[first], jax.tree.map(lambda x: x[first], condition)
+    sweep = jnp.stack([generate(*few, j / (COLUMNS - 1)) for j in range(COLUMNS)], 1)
+    return grid(sweep.reshape(-1, *sweep.shape[2:]), COLUMNS)
+
+
+def verdict(
+    real: Float[Array, "n h w c"],
+    fake: Float[Array, "n h w c"],
+    on_real: Float[Array, " n"],
+    on_fake: Float[Array, " n"],
+) -> Panels:
+    """Frame real images, and generated ones beneath, in the colour of the probability of being real."""
+    return Panels(images=jnp.stack([_framed(real, on_real), _framed(fake, on_fake)]), titles=("real", "generated"))
+
+
+def _framed(x: Float[Array, "n h w c"], real: Float[Array, " n"]) -> Float[Array, "n h2 w2 3"]:
+    """Frame each image in a colour between green, where it is real (1), and red, where it is fake (0)."""
     wide = max(1, x.shape[1] // 8)
     sides = ((0, 0), (wide, wide), (wide, wide), (0, 0))
     share = real.reshape(-1, 1, 1, 1)
-    frame = share * jnp.array([[[REAL]]]) + (1 - share) * jnp.array([[[FALSE]]])
+    frame = share * jnp.array([[[REAL]]]) + (1 - share) * jnp.array([[[FAKE]]])
     inside = jnp.pad(jnp.ones((*x.shape[:3], 1)), sides)
     return jnp.where(inside > 0, jnp.pad(grey_to_rgb(jnp.clip(x, -1.0, 1.0)), sides), frame)
 
 
-def plane(reach: Float[Array, ""], cells: int) -> Float[Array, "n 2"]:
-    """Return the middles of cells × cells squares from -reach to reach, row by row from the top."""
-    line = (jnp.arange(cells) + 0.5) / cells * 2 - 1
+def landscape(
+    real: Float[Array, "n 2"], fake: Float[Array, "m 2"], likely: Float[Array, " cells"], reach: Float[Array, ""]
+) -> Panels:
+    """Draw real points, generated points, and the probability of being real at each place of `plane`, dark for 0."""
+    land = grey_to_rgb(2 * likely.reshape(CELLS, CELLS, 1) - 1)
+    return Panels(images=jnp.stack([scatter(real, CELLS, reach), scatter(fake, CELLS, reach), land])[None])
+
+
+def plane(reach: Float[Array, ""]) -> Float[Array, "n 2"]:
+    """Return the centres of CELLS × CELLS squares from -reach to reach, row by row from the top."""
+    line = (jnp.arange(CELLS) + 0.5) / CELLS * 2 - 1
     y, x = jnp.meshgrid(-line, line, indexing="ij")
     return reach * jnp.stack([x.ravel(), y.ravel()], axis=1)

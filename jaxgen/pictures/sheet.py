@@ -2,20 +2,23 @@
 
 import io
 import pathlib
+from collections.abc import Sequence
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from jaxgen.pictures.colours import palette
+from jaxgen.pictures.colours import palette, tint
 from jaxgen.pictures.panels import Curves, Panels, Picture
+from jaxgen.pictures.pixels import scatter
 
 PAPER, INK, RIGHT, WRONG = (255, 255, 255), (40, 40, 40), (24, 120, 60), (200, 40, 40)
-GAP, LEAST = 6, 96  # pixels between pictures; smaller pictures are enlarged to at least this size
+GAP, LEAST = 6, 96  # pixels between images; smaller images are enlarged to at least this size
 
 
 def sheet(panels: Panels, classes: tuple[str, ...]) -> UInt8[np.ndarray, "H W 3"]:
-    """Lay panels out on white paper, each row beneath its title, class names beneath the pictures."""
+    """Lay panels out on white paper, each row below its title, class names below the images."""
     images = np.asarray(panels.images)
     n, m, h, w, _ = images.shape
     zoom = max(1, -(-LEAST // min(h, w)))
@@ -40,9 +43,30 @@ def sheet(panels: Panels, classes: tuple[str, ...]) -> UInt8[np.ndarray, "H W 3"
     return np.asarray(page)
 
 
+def samples(
+    images: np.ndarray, labels: np.ndarray | None, classes: Sequence[str], columns: int | None = None
+) -> UInt8[np.ndarray, "H W 3"]:
+    """Lay samples out in rows, nearly square by default, with their classes below; of points, draw where they lie.
+
+    `images` is f32[n h w c] in [-1, 1] or points f32[n 2], `labels` i32[n].
+    """
+    if images.ndim == 2:
+        return to_rgb(np.asarray(scatter(jnp.asarray(images), size=480)))
+    count = len(images)
+    if columns is None:
+        columns = min(count, 10 if labels is not None else int(np.ceil(np.sqrt(count))))
+    rows = -(-count // columns)
+    blank = np.ones((rows * columns - count, *images.shape[1:]), images.dtype)
+    filled = np.concatenate([images, blank]).reshape(rows, columns, *images.shape[1:])
+    if labels is None:
+        return sheet(Panels(images=filled), ())
+    named = np.concatenate([labels, np.full(len(blank), -1, np.int32)]).reshape(rows, columns)
+    return sheet(Panels(images=filled, guess=named), tuple(classes))
+
+
 def chart(curves: Curves) -> UInt8[np.ndarray, "H W 3"]:
     """Draw lines over a logarithmic x axis."""
-    import matplotlib.figure  # takes half a second, for which a command that draws nothing need not wait
+    import matplotlib.figure  # takes half a second, and a command that draws nothing need not wait
 
     figure = matplotlib.figure.Figure(figsize=(5, 3), dpi=120, layout="constrained")
     axes = figure.add_subplot()
@@ -57,12 +81,12 @@ def chart(curves: Curves) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def draw(picture: Picture, classes: tuple[str, ...]) -> UInt8[np.ndarray, "H W 3"]:
-    """Draw whatever a preview shows."""
+    """Draw what a preview shows."""
     return chart(picture) if isinstance(picture, Curves) else sheet(picture, classes)
 
 
 def legend(classes: tuple[str, ...], ids: list[int]) -> UInt8[np.ndarray, "H W 3"]:
-    """Draw a colour and a name for each of the given class ids."""
+    """Draw a colour and a name for each of these class ids."""
     font = ImageFont.load_default(14)
     colours = palette(len(classes))
     wide = int(max((font.getlength(classes[i]) for i in ids), default=0))
@@ -75,12 +99,8 @@ def legend(classes: tuple[str, ...], ids: list[int]) -> UInt8[np.ndarray, "H W 3
 
 
 def overlay(image: UInt8[np.ndarray, "h w 3"], mask: np.ndarray, classes: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Tint a picture with its classes' colours; class 0 and pixels out of range are darkened."""
-    known = (mask > 0) & (mask < classes)
-    pixels = image.astype(np.float32)
-    tint = palette(classes)[np.where(known, mask, 0)].astype(np.float32)
-    mixed = 0.2 * pixels.mean(-1, keepdims=True) + 0.8 * tint
-    return np.where(known[..., None], mixed, 0.5 * pixels).round().astype(np.uint8)
+    """Colour an image by class: class 0 is darkened, pixels of id 255 = ignore turn white."""
+    return to_rgb(tint(image.astype(np.float32) / 127.5 - 1, mask, classes))
 
 
 def to_rgb(image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:

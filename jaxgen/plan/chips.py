@@ -1,6 +1,6 @@
-"""Accelerators as a roofline sees them: how much they hold, and how fast they compute, read, and talk.
+"""Accelerators as a roofline sees them: how much they hold, and how fast they compute, read and communicate.
 
-All numbers are the vendors' nominal ones, per chip, and none of them is ever reached.
+All numbers are the vendors' nominal ones, per chip; no program reaches them.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""What one execution of a compiled program moves: over the links between devices, and out of main memory and back."""
+"""The bytes that one execution of a compiled program moves: between devices, and between main memory and compute."""
 
 import dataclasses
 import itertools
@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from jaxgen.plan import hlo
-from jaxgen.plan.hlo import Computation, Instruction, Program
+from jaxgen.plan.hlo import Computation, HloModule, Instruction
 
 _KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
-# Names, tuples of names, and instructions whose work is done by a computation that is counted itself.
+# Names, tuples of names, and instructions whose work is counted in another computation.
 # fmt: off
 _FREE = (
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "conditional", "async-start",
@@ -39,7 +39,7 @@ class Collective:
     group: int
     """Devices that take part in each communication."""
     payload: int
-    """Bytes on one device: of an all-gather's result, of what the other kinds are given."""
+    """Bytes on one device: of an all-gather's result, of the argument of the other kinds."""
     times: int
     """How often one execution of the program does it."""
     op: str
@@ -49,7 +49,7 @@ class Collective:
     def traffic(self) -> float:
         """Bytes that each device sends, all times together.
 
-        As by the algorithms that send least: the ring's for gather, scatter and reduce (Thakur, Rabenseifner and Gropp
+        By the algorithms that send least: the ring's for gather, scatter and reduce (Thakur, Rabenseifner and Gropp
         2005, "Optimization of Collective Communication Operations in MPICH", doi:10.1177/1094342005051521). What an
         all-to-all or a permute sends past other devices on its way counts once.
         """
@@ -67,15 +67,15 @@ def collectives(text: str, mesh: Mapping[str, int]) -> list[Collective]:
     partitions = re.search(r"^HloModule.*\bnum_partitions=(\d+)", text)
     if partitions and int(partitions[1]) != devices:
         raise ValueError(
-            f"the program is for {partitions[1]} devices, the mesh has {devices}: name the mesh it was made for"
+            f"the program is for {partitions[1]} devices, the mesh has {devices}: pass the mesh of its compilation"
         )
-    program = hlo.read(text)
-    visits = hlo.visits(program, lambda computation: sum(x.traffic for x in _collectives(program, computation, mesh)))
+    module = hlo.read(text)
+    visits = hlo.visits(module, lambda computation: sum(x.traffic for x in _collectives(module, computation, mesh)))
     return [
         dataclasses.replace(x, times=times)
         for computation, times in visits
         if times
-        for x in _collectives(program, computation, mesh)
+        for x in _collectives(module, computation, mesh)
     ]
 
 
@@ -86,23 +86,23 @@ def memory_traffic(text: str) -> int:
     only sliced the slices count, of an array that is updated in place the update. The TPU's text says where an array
     lies: one whose layout has `S(1)`, the vector memory, or another `S(n)` costs nothing. Padding is not counted.
     """
-    program = hlo.read(text)
-    moved = lambda computation: sum(_moved(program, computation, x) for x in computation.instructions.values())  # noqa: E731
-    return sum(times * moved(computation) for computation, times in hlo.visits(program, moved))
+    module = hlo.read(text)
+    moved = lambda computation: sum(_moved(module, computation, x) for x in computation.instructions.values())  # noqa: E731
+    return sum(times * moved(computation) for computation, times in hlo.visits(module, moved))
 
 
-def _collectives(program: Program, computation: Computation, mesh: Mapping[str, int]) -> list[Collective]:
-    found = []
-    for outer, inside, x in _with_fused(program, computation):
+def _collectives(module: HloModule, computation: Computation, mesh: Mapping[str, int]) -> list[Collective]:
+    result = []
+    for outer, inside, x in _with_fused(module, computation):
         if x.op not in _KINDS or (_step(x) and _STARTS not in inside.root.attributes):
             continue
         axes, group = _participants(x.attributes, mesh)
         if axes:
             users = [user.op for user in inside.instructions.values() if x.name in user.operands]
-            # The TPU writes a reduce-scatter as the fusion of an all-reduce and of the slice that is kept.
+            # The TPU writes a reduce-scatter as the fusion of an all-reduce and the slice that is kept.
             scatters = outer is not x and x.op == "all-reduce" and set(users) == {"dynamic-slice"}
             payload = sum(_size(inside.instructions[name].type) for name in x.operands)
-            found.append(
+            result.append(
                 Collective(
                     kind="reduce-scatter" if scatters else x.op,
                     axes=axes,
@@ -112,15 +112,15 @@ def _collectives(program: Program, computation: Computation, mesh: Mapping[str, 
                     op=_origin(x) or _origin(outer),
                 )
             )
-    return found
+    return result
 
 
-def _with_fused(program: Program, computation: Computation) -> Iterator[tuple[Instruction, Computation, Instruction]]:
+def _with_fused(module: HloModule, computation: Computation) -> Iterator[tuple[Instruction, Computation, Instruction]]:
     """Every instruction, after the computation that it stands in and the fusion, if any, that it is a part of."""
     for x in computation.instructions.values():
         yield x, computation, x
         if x.op == "fusion":
-            yield from ((x, inside, part) for _, inside, part in _with_fused(program, program.fused(x)))
+            yield from ((x, inside, part) for _, inside, part in _with_fused(module, module.fused(x)))
 
 
 def _origin(x: Instruction) -> str:
@@ -129,10 +129,10 @@ def _origin(x: Instruction) -> str:
 
 
 def _step(x: Instruction) -> bool:
-    """Whether an instruction moves a part of a collective that the TPU runs beside other work.
+    """Whether an instruction moves a part of a collective that the TPU runs while it does other work.
 
-    The whole collective stands in each of the fusions that share it out; the first of them starts it, others may lie in
-    loops of their own. The channel does not tell: a function that is called twice has two collectives on one channel.
+    Each of the fusions that it is split into holds the whole collective; the first of them starts it, others may lie in
+    loops of their own. The channel does not identify it: a function that is called twice has two collectives on one.
     """
     return x.op in _KINDS and "chain_id=" in x.attributes
 
@@ -205,46 +205,46 @@ def _elements(kind: str) -> int:
     return sum(count for _, count, _ in hlo.arrays(kind))
 
 
-def _moved(program: Program, computation: Computation, x: Instruction) -> int:
+def _moved(module: HloModule, computation: Computation, x: Instruction) -> int:
     """Bytes that one instruction reads from main memory and writes to it."""
     if x.op in _FREE or x.op.endswith(("-done", "-update")) or _IDLE.search(x.attributes):
         return 0
-    total = _written(program, computation, x)
+    total = _written(module, computation, x)
     for source in (computation.instructions[name] for name in dict.fromkeys(x.operands)):
         if there := _resident(source.type):
             whole = _elements(source.type)
-            total += there * min(whole, _read(program, computation, source, x, False)) // whole
+            total += there * min(whole, _read(module, computation, source, x, False)) // whole
     return total
 
 
-def _written(program: Program, computation: Computation, x: Instruction) -> int:
+def _written(module: HloModule, computation: Computation, x: Instruction) -> int:
     """Bytes that an instruction writes, or that a fusion writes for the instruction it ends in."""
     if x.op == "tuple":
-        return sum(_written(program, computation, computation.instructions[name]) for name in x.operands)
-    made = x
-    while made.op in ("fusion", "bitcast"):
-        computation = program.fused(made) if made.op == "fusion" else computation
-        made = computation.root if made.op == "fusion" else computation.instructions[made.operands[0]]
-    if made.op == "tuple":
-        return _written(program, computation, made)
-    if made.op in _UPDATES:
-        update = computation.instructions[made.operands[1 if made.op == "dynamic-update-slice" else -1]]
-        return _resident(x.type) * _elements(update.type) // _elements(made.type)
-    # A fusion hands on what it was given, and an array that a collective fills beside its work.
-    given = made.op == "parameter" and x.op in ("parameter", "fusion")
-    return 0 if given or _waits(made) else _resident(x.type)
+        return sum(_written(module, computation, computation.instructions[name]) for name in x.operands)
+    last = x
+    while last.op in ("fusion", "bitcast"):
+        computation = module.fused(last) if last.op == "fusion" else computation
+        last = computation.root if last.op == "fusion" else computation.instructions[last.operands[0]]
+    if last.op == "tuple":
+        return _written(module, computation, last)
+    if last.op in _UPDATES:
+        update = computation.instructions[last.operands[1 if last.op == "dynamic-update-slice" else -1]]
+        return _resident(x.type) * _elements(update.type) // _elements(last.type)
+    # Nothing is written: a fusion returns its own argument, or an array that a collective fills at the same time.
+    handed_on = last.op == "parameter" and x.op in ("parameter", "fusion")
+    return 0 if handed_on or _waits(last) else _resident(x.type)
 
 
-def _read(program: Program, computation: Computation, source: Instruction, user: Instruction, fused: bool) -> int:
+def _read(module: HloModule, computation: Computation, source: Instruction, user: Instruction, fused: bool) -> int:
     """Elements of `source` that an instruction needs."""
     total = 0
     for place in [i for i, name in enumerate(user.operands) if name == source.name]:
         if user.op in _SLICES and place == 0:
             total += _elements(user.type)
         elif user.op == "fusion":
-            total += _used(program, program.fused(user), program.fused(user).parameter(place))
+            total += _used(module, module.fused(user), module.fused(user).parameter(place))
         elif fused and user.op in _ELEMENTWISE and user is not computation.root:
-            total += _used(program, computation, user)
+            total += _used(module, computation, user)
         elif not (
             (user.op in _UPDATES and place == 0) or (user.op == "tuple" and source.op == "parameter") or _waits(user)
         ):
@@ -252,11 +252,11 @@ def _read(program: Program, computation: Computation, source: Instruction, user:
     return total
 
 
-def _used(program: Program, computation: Computation, source: Instruction) -> int:
+def _used(module: HloModule, computation: Computation, source: Instruction) -> int:
     users = [x for x in computation.instructions.values() if source.name in x.operands]
-    return min(_elements(source.type), sum(_read(program, computation, source, x, True) for x in users))
+    return min(_elements(source.type), sum(_read(module, computation, source, x, True) for x in users))
 
 
 def _waits(x: Instruction) -> bool:
-    """Whether all that an instruction does is to let a collective go on that another one started."""
+    """Whether an instruction only lets a collective go on that another one started."""
     return _step(x) or '"AsyncCollectiveDone"' in x.attributes

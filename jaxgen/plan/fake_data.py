@@ -1,92 +1,89 @@
-"""Fake data of an experiment's shape, for what can be known without the data: plans, benchmarks, tests."""
+"""Fake data of an experiment's shapes, for what can be known without the data: plans, benchmarks, tests."""
 
 import dataclasses
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 
-from jaxgen.adversarial.game import blank
-from jaxgen.data import batches
-from jaxgen.data.augment import Unlabelled
-from jaxgen.data.batches import Pipeline
-from jaxgen.data.fake import FakeLabels, FakeLatents, FakeMasks
-from jaxgen.data.latents import Latents
-from jaxgen.data.mixture import Mixture
-from jaxgen.data.source import Source
-from jaxgen.data.tfds import Tfds
-from jaxgen.errors import UserError
+from jaxgen.data.batches import DataSpec, Pipeline
+from jaxgen.data.source import Fakeable, Shape, Source
+from jaxgen.errors import DataNotFound, UserError
 from jaxgen.experiment import Experiment
+from jaxgen.nn.interfaces import Generator
 
-Size = tuple[int, int, int]  # height, width and channels of the pictures as the data set has them
 
+def with_data(experiment: Experiment, shape: Shape | None = None) -> tuple[Experiment, str]:
+    """Return the experiment and "its own" where its data is on this machine, otherwise with fake data, and "fake".
 
-def with_data(experiment: Experiment, size: Size | None = None) -> tuple[Experiment, str]:
-    """Return the experiment and "its own" where its data is here, and otherwise with fake data, and "fake".
-
-    `size` is the pictures', where the transforms fix none and nothing else tells. Raises UserError if it is needed.
+    `shape` is an image's, for data of which neither the source, nor a net, nor the transforms know it. Raises UserError
+    where it is needed and not given, or where the data is here and has a mistake.
     """
     try:
         experiment.train.source.open()
         return experiment, "its own"
-    except UserError:
-        return with_fake(experiment, size), "fake"
+    except DataNotFound:
+        return with_fake(experiment, shape), "fake"
 
 
-def with_fake(experiment: Experiment, size: Size | None = None, count: int = 16) -> Experiment:
-    """Return the experiment on `count` fake examples of its data's shape."""
-    kind = experiment.train.source
-    if isinstance(kind, Mixture):  # makes its points by itself
-        fewer = dataclasses.replace(experiment.train, source=dataclasses.replace(kind, size=count))
-        return dataclasses.replace(experiment, train=fewer)
+def with_fake(experiment: Experiment, shape: Shape | None = None, count: int = 16) -> Experiment:
+    """Return the experiment on `count` fake examples to train on, and a quarter as many to test."""
+    number = max(1, classes(experiment))
 
-    def made(size: Size, count: int) -> Source:
-        height, width, channels = size
-        fake: Any = FakeLatents if isinstance(kind, Latents) else FakeMasks if _segments(experiment) else FakeLabels
-        return fake(height=height, width=width, channels=channels, classes=classes(experiment) or 1, size=count)
+    def fake(pipeline: Pipeline, shape: Shape, count: int) -> Pipeline:
+        source = fakeable(pipeline.source).fake(shape, number, count)
+        return dataclasses.replace(pipeline, source=source, workers=0)
 
-    # A source that reads no labels is, on fake data, one whose labels are dropped.
-    dropped = () if getattr(kind, "label", "label") else (Unlabelled(),)
+    def transformed(shape: Shape) -> Shape:
+        pipeline = fake(experiment.train, shape, 1)
+        return DataSpec.of(pipeline.source.open(), pipeline.transforms).element["image"][0]
 
-    def pipeline(given: Pipeline, size: Size, count: int) -> Pipeline:
-        transforms = (*dropped, *given.transforms)
-        return dataclasses.replace(given, source=made(size, count), transforms=transforms, workers=0)
-
-    def shape(size: Size) -> tuple[int, ...]:
-        trained = pipeline(experiment.train, size, 1)
-        return batches.element(trained.source.open(), trained.transforms)["image"][0]
-
-    size = size or _size(experiment)
+    shape = shape or fakeable(experiment.train.source).shape() or _generated(experiment)
     # Where two sizes become one, the transforms decide it.
-    if size is None and shape((400, 500, 3)) == shape((500, 400, 3)):
-        size = (400, 500, 3)
-    if size is None:
+    if shape is None and transformed((400, 500, 3)) == transformed((500, 400, 3)):
+        shape = (400, 500, 3)
+    if shape is None:
         raise UserError(
-            "the data is not here, and neither the config nor the net tells its size; say --image HEIGHTxWIDTHxCHANNELS"
+            "the data is not here, and the config does not say an image's size; add --image HEIGHTxWIDTHxCHANNELS"
         )
     return dataclasses.replace(
         experiment,
-        train=pipeline(experiment.train, size, count),
-        test=pipeline(experiment.test, size, max(1, count // 4)),
+        train=fake(experiment.train, shape, count),
+        test=fake(experiment.test, shape, max(1, count // 4)),
     )
 
 
 def classes(experiment: Experiment) -> int:
-    """How many classes the experiment's nets tell apart; 0 for those that are told none."""
-    objective: Any = experiment.objective
-    return int(objective.classes if hasattr(objective, "classes") else objective.net.classes)
+    """Return the largest number of classes that a learning net has; 0 where none has any."""
+    learners = experiment.objective.learners.values()
+    found = [getattr(learner.module, "classes", 0) for learner in learners if learner.optimizer is not None]
+    return max(found, default=0)
 
 
-def _segments(experiment: Experiment) -> bool:
-    return hasattr(experiment.objective, "inference")
+def fakeable(source: Source) -> Fakeable:
+    """Return the source, as one that fake data can replace.
+
+    Raises UserError if it is none.
+    """
+    if not isinstance(source, Fakeable):
+        kind = type(source).__name__
+        raise UserError(f"{kind} has no `shape` and `fake` (see jaxgen.data.source.Fakeable): its data must be here")
+    return source
 
 
-def _size(experiment: Experiment) -> Size | None:
-    """The pictures' size where the source or the net tells it."""
-    source, objective = experiment.train.source, experiment.objective
-    if isinstance(source, Latents):
-        return (32, 32, 4)
-    generator: Any = getattr(objective, "generator", None)
-    if generator is not None:
-        made = jax.eval_shape(lambda: generator.init_with_output(jax.random.key(0), *blank(generator), train=False)[0])
-        return made.shape[1:]
-    return source.shape() if isinstance(source, Tfds) else None
+def _generated(experiment: Experiment) -> Shape | None:
+    """Return the shape of what the objective's generator makes, where it has one."""
+    for learner in experiment.objective.learners.values():
+        if isinstance(module := learner.module, Generator):
+            arguments = (jnp.zeros((1, module.latent)), _null(module.classes), jax.random.split(jax.random.key(0), 1))
+            output, _ = jax.eval_shape(
+                lambda module=module, arguments=arguments: module.init_with_output(
+                    jax.random.key(0), *arguments, train=False
+                )
+            )
+            return output.shape[1:]
+    return None
+
+
+def _null(classes: int) -> dict[str, jax.Array]:
+    """Return the condition of no class, for one row."""
+    return {"label": jax.nn.one_hot(jnp.array([classes]), classes + 1)} if classes else {}

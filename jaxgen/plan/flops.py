@@ -11,8 +11,8 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 def flops(function: Callable[..., Any], *arguments: Any) -> int:
     """Count 2 for each multiply-add of every dot_general and convolution; works on shapes as on arrays.
 
-    XLA's own count takes a scan's body once, whatever its length; this one takes it as often as it runs. Of a
-    cond's branches the largest counts; a while loop's body, whose trips nobody knows beforehand, counts once.
+    XLA's own count takes a scan's body once, for any length; this one takes it as often as it runs. Of a cond's
+    branches the largest counts; a while loop's body, whose number of trips is not known in advance, counts once.
     """
     return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
 

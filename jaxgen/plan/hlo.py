@@ -1,4 +1,4 @@
-"""The text of a compiled XLA program, as `compiled.as_text()` gives it: its instructions and how often each runs.
+"""The text of a compiled XLA program, as `compiled.as_text()` returns it: its instructions and how often each runs.
 
 Written for three compilers' text, the CPU's, the GPU's and the TPU's. What the instructions move is counted in
 `collectives.py`.
@@ -22,21 +22,21 @@ type _Linear = tuple[int | None, int]
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One line. `op` lacks the "-start" of an operation's asynchronous half, and `type` is then that of its result."""
+    """One line. `op` is without the "-start" of an asynchronous operation, and `type` is then that of its result."""
 
     name: str
     type: str
     op: str
     operands: tuple[str, ...]
-    """Names of instructions; a constant's value and a parameter's number."""
+    """Names of instructions; of a constant its value, of a parameter its number."""
     attributes: str
 
     def called(self, key: str) -> str:
         """Name of the computation given by `key=%name`."""
-        found = re.search(rf"\b{key}=%?([\w.\-]+)", self.attributes)
-        if not found:
+        match = re.search(rf"\b{key}=%?([\w.\-]+)", self.attributes)
+        if not match:
             raise ValueError(f"{self.op} {self.name} names no computation by {key}=")
-        return found[1]
+        return match[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Computation:
 
 
 @dataclasses.dataclass(frozen=True)
-class Program:
-    """Computations by name; the entry is run once."""
+class HloModule:
+    """A program: computations by name; the entry is run once."""
 
     computations: dict[str, Computation]
     entry: Computation
@@ -64,7 +64,7 @@ class Program:
         return self.computations[fusion.called("calls")]
 
 
-def read(text: str) -> Program:
+def read(text: str) -> HloModule:
     """Read a program's text; raises ValueError if it has no entry."""
     computations, entry = {}, None
     name, instructions, root = "", {}, None
@@ -72,16 +72,16 @@ def read(text: str) -> Program:
         if line[:1] == "}" and root:
             computations[name] = Computation(name, instructions, root)
             instructions, root = {}, None
-        elif found := _LINE.match(line):
-            made = _instruction(found[2], found[3])
-            instructions[made.name] = made
-            root = made if found[1] or not root else root
-        elif found := _HEAD.match(line):
-            name = found[2]
-            entry = name if found[1] else entry
+        elif match := _LINE.match(line):
+            instruction = _instruction(match[2], match[3])
+            instructions[instruction.name] = instruction
+            root = instruction if match[1] or not root else root
+        elif match := _HEAD.match(line):
+            name = match[2]
+            entry = name if match[1] else entry
     if entry not in computations:
-        raise ValueError("the text is no compiled program: it has no ENTRY computation")
-    return Program(computations, computations[entry])
+        raise ValueError("the text is not a compiled program: it has no ENTRY computation")
+    return HloModule(computations, computations[entry])
 
 
 def _instruction(name: str, text: str) -> Instruction:
@@ -103,17 +103,17 @@ def _cut(text: str, place: int) -> tuple[str, str]:
 
 
 def _close(text: str, start: int) -> int:
-    """Place behind the parenthesis that closes the one at `start`."""
+    """Place after the parenthesis that closes the one at `start`."""
     depth = 0
-    for found in re.finditer(r"[()]", text[start:]):
-        depth += 1 if found[0] == "(" else -1
+    for match in re.finditer(r"[()]", text[start:]):
+        depth += 1 if match[0] == "(" else -1
         if depth == 0:
-            return start + found.end()
-    raise ValueError(f"a parenthesis stays open in {text[:80]}")
+            return start + match.end()
+    raise ValueError(f"a parenthesis is not closed in {text[:80]}")
 
 
 def _split(text: str) -> list[str]:
-    """Parts between the commas that no bracket holds; the comments that count elements are dropped."""
+    """Parts between the commas outside all brackets; the comments that count elements are dropped."""
     parts, depth = [""], 0
     for piece in re.findall(r"/\*.*?\*/|[^,()\[\]{}/]+|.", text):
         depth += (piece in "([{") - (piece in ")]}")
@@ -126,70 +126,70 @@ def _split(text: str) -> list[str]:
 
 def arrays(kind: str) -> list[tuple[int, int, int]]:
     """Bits of an element, number of elements and memory space (0 is main memory) of each array of a type."""
-    found = []
+    result = []
     for dtype, shape, layout in _ARRAY.findall(kind):
         bits = 8 if dtype == "pred" else int((re.search(r"\d+", dtype) or ["0"])[0])
         space = re.search(r"S\((\d+)\)", layout)
         count = math.prod(int(x.lstrip("<=")) for x in shape.split(",") if x)
-        found.append((bits, count, int(space[1]) if space else 0))
-    return found
+        result.append((bits, count, int(space[1]) if space else 0))
+    return result
 
 
 def visits(
-    program: Program, weigh: Callable[[Computation], float], computation: Computation | None = None, times: int = 1
+    module: HloModule, weigh: Callable[[Computation], float], computation: Computation | None = None, times: int = 1
 ) -> list[tuple[Computation, int]]:
-    """Every computation that is run as such, not fused into an instruction, with the times it runs.
+    """Return every computation that is run on its own, not fused into an instruction, and how often it runs.
 
     Of a conditional's branches the one with the largest sum of `weigh` counts. A loop of unknown length runs once.
     """
-    computation = computation or program.entry
-    found = [(computation, times)]
+    computation = computation or module.entry
+    runs = [(computation, times)]
 
     def into(name: str, trips: int = 1) -> list[tuple[Computation, int]]:
-        return visits(program, weigh, program.computations[name], times * trips)
+        return visits(module, weigh, module.computations[name], times * trips)
 
     for x in computation.instructions.values():
         if x.op == "while":
-            trips = _trips(program, computation, x)
-            # A loop that ends after n trips has asked n + 1 times whether to go on.
-            found += into(x.called("condition"), 1 if trips is None else trips + 1)
-            found += into(x.called("body"), 1 if trips is None else trips)
+            trips = _trips(module, computation, x)
+            # A loop that ends after n trips has evaluated its condition n + 1 times.
+            runs += into(x.called("condition"), 1 if trips is None else trips + 1)
+            runs += into(x.called("body"), 1 if trips is None else trips)
         elif x.op == "conditional":
             listed = re.search(r"branch_computations=\{(.*?)\}", x.attributes)
             names = _split(listed[1]) if listed else [x.called("true_computation"), x.called("false_computation")]
             branches = [into(name.lstrip("%")) for name in names]
-            found += max(branches, key=lambda branch: sum(weigh(part) * often for part, often in branch))
+            runs += max(branches, key=lambda branch: sum(weigh(part) * often for part, often in branch))
         elif x.op in ("call", "async-start"):
-            found += into(x.called("to_apply" if x.op == "call" else "calls"))
-    return found
+            runs += into(x.called("to_apply" if x.op == "call" else "calls"))
+    return runs
 
 
 def unknown_loops(text: str) -> int:
     """Number of loops that are counted once because nothing in the text says how often they run."""
-    program = read(text)
-    loops = [(c, x) for c in program.computations.values() for x in c.instructions.values() if x.op == "while"]
-    return sum(_trips(program, computation, loop) is None for computation, loop in loops)
+    module = read(text)
+    loops = [(c, x) for c in module.computations.values() for x in c.instructions.values() if x.op == "while"]
+    return sum(_trips(module, computation, loop) is None for computation, loop in loops)
 
 
-def _trips(program: Program, computation: Computation, loop: Instruction) -> int | None:
-    """How often a loop's body runs: as the compiler notes it, or by the counter that its condition compares.
+def _trips(module: HloModule, computation: Computation, loop: Instruction) -> int | None:
+    """Return how often a loop's body runs: as the compiler notes it, or by the counter that its condition compares.
 
     A counter that starts at an unknown number and goes up is taken to start at 0.
     """
     if known := _KNOWN.search(loop.attributes):
         return int(known[1])
-    condition, body = (program.computations[loop.called(key)] for key in ("condition", "body"))
-    compared = _comparison(program, condition, condition.root, None)
+    condition, body = (module.computations[loop.called(key)] for key in ("condition", "body"))
+    compared = _comparison(module, condition, condition.root, None)
     if not compared:
         return None
 
     def first(side: _Linear) -> int | None:
-        found = (None, 0) if side[0] is None else _linear(program, computation, loop.operands[0], None, side[0])
-        return None if found is None or found[0] is not None else found[1] + side[1]
+        value = (None, 0) if side[0] is None else _linear(module, computation, loop.operands[0], None, side[0])
+        return None if value is None or value[0] is not None else value[1] + side[1]
 
     def step(side: _Linear) -> int | None:
-        found = (None, 0) if side[0] is None else _linear(program, body, body.root.name, None, side[0])
-        return found[1] if found and found[0] == side[0] else None
+        value = (None, 0) if side[0] is None else _linear(module, body, body.root.name, None, side[0])
+        return value[1] if value and value[0] == side[0] else None
 
     direction, counter, bound = compared
     if step(counter) == 0:
@@ -205,35 +205,35 @@ def _trips(program: Program, computation: Computation, loop: Instruction) -> int
 
 
 def _comparison(
-    program: Program, computation: Computation, x: Instruction, arguments: list[_Linear | None] | None
+    module: HloModule, computation: Computation, x: Instruction, arguments: list[_Linear | None] | None
 ) -> tuple[str, _Linear, _Linear] | None:
-    """Direction, left and right of the comparison that an instruction's value is; None if it is something else."""
+    """Return direction, left and right of the comparison that gives an instruction's value; None if none does."""
     if x.op == "compare":
         direction = re.search(r"direction=(\w+)", x.attributes)
-        left, right = (_linear(program, computation, name, arguments) for name in x.operands)
+        left, right = (_linear(module, computation, name, arguments) for name in x.operands)
         return (direction[1], left, right) if direction and direction[1] in _MIRRORED and left and right else None
     if x.op in ("fusion", "call"):
-        inside = program.computations[x.called("calls" if x.op == "fusion" else "to_apply")]
-        given = [_linear(program, computation, name, arguments) for name in x.operands]
-        return _comparison(program, inside, inside.root, given)
+        inside = module.computations[x.called("calls" if x.op == "fusion" else "to_apply")]
+        inner = [_linear(module, computation, name, arguments) for name in x.operands]
+        return _comparison(module, inside, inside.root, inner)
     if x.op in _SAME:
-        return _comparison(program, computation, computation.instructions[x.operands[0]], arguments)
+        return _comparison(module, computation, computation.instructions[x.operands[0]], arguments)
     return None
 
 
 def _linear(
-    program: Program,
+    module: HloModule,
     computation: Computation,
     name: str,
     arguments: list[_Linear | None] | None,
     element: int | None = None,
 ) -> _Linear | None:
-    """A value, or an element of a tuple, as a number in a loop; None if it is none.
+    """Return a value, or an element of a tuple, as a number in a loop; None if it is not one.
 
     `arguments` are those of a fusion; without them the computation's parameter is the loop's state.
     """
     x = computation.instructions[name]
-    again = lambda name, element=None: _linear(program, computation, name, arguments, element)  # noqa: E731
+    again = lambda name, element=None: _linear(module, computation, name, arguments, element)  # noqa: E731
     if x.op == "parameter":
         if arguments is None:
             return element or 0, 0
@@ -248,8 +248,8 @@ def _linear(
     if x.op in _SAME:
         return again(x.operands[0], element)
     if x.op in ("fusion", "call"):
-        inside = program.computations[x.called("calls" if x.op == "fusion" else "to_apply")]
-        return _linear(program, inside, inside.root.name, [again(name) for name in x.operands], element)
+        inside = module.computations[x.called("calls" if x.op == "fusion" else "to_apply")]
+        return _linear(module, inside, inside.root.name, [again(name) for name in x.operands], element)
     if x.op in ("add", "subtract"):
         left, right = map(again, x.operands)
         sign = 1 if x.op == "add" else -1

@@ -1,4 +1,4 @@
-"""Devices that are not there: what the TPU's compiler, or fake CPU devices, let a program be compiled for."""
+"""Devices that are not there, to compile for: TPU slices by the TPU's own compiler, and fake CPU devices."""
 
 import dataclasses
 import importlib.util
@@ -17,7 +17,7 @@ from jaxgen.plan.chips import Chip
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """Devices to compile for, and what is known of their chip; a CPU's devices have none."""
+    """Devices to compile for, and their chip; None for fake CPU devices."""
 
     name: str
     chip: Chip | None
@@ -37,23 +37,23 @@ def topology(name: str, slices: int = 1) -> Topology:
     Raises UserError if there is no such topology, libtpu is not installed, or this process has its CPU devices already.
     """
     chip, shape = chips.topology(name)
-    # Nothing here asks a TPU, and a TPU that is here must not be taken from whoever uses it.
+    # Nothing here runs on a TPU, and a TPU that is here must stay free for the process that uses it.
     jax.config.update("jax_platforms", "cpu")
     if chip is None:
         return Topology(name, None, shape, 1, _fake(shape[0]))
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
-            f"{name}: the TPU's compiler is not installed; say uv run --extra plan jaxgen plan …, or "
-            f"--topology cpu:{math.prod(shape)} for what fake devices can tell"
+            f"{name}: the TPU's compiler is not installed; use uv run --extra plan jaxgen plan …, or "
+            f"--topology cpu:{math.prod(shape)} for what fake devices can show"
         )
     spare_libtpu()
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # its lock is for those who compute
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # its lock is for processes that compute
     more = {} if slices == 1 else {"num_slices": slices}
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=name, **more)
+        description = topologies.get_topology_desc(platform="tpu", topology_name=name, **more)
     except jax.errors.JaxRuntimeError as error:
         raise UserError(f"{name}: the TPU's compiler says: {str(error).splitlines()[0]:.160}") from error
-    return Topology(name, chip, shape, slices, tuple(found.devices))
+    return Topology(name, chip, shape, slices, tuple(description.devices))
 
 
 def _fake(count: int) -> tuple[Any, ...]:

@@ -62,6 +62,7 @@ class Checkpoints:
             cleanup_tmp_directories=writable,
         )
         self._checksum = jax.jit(checksum)
+        self._saving: Any = None  # the save under way
 
     @property
     def steps(self) -> list[int]:
@@ -71,13 +72,14 @@ class Checkpoints:
     def save(self, step: int, state: Tree) -> None:
         """Copy the state to the host and write it while training goes on."""
         sums = {"checksum": self._checksum(state)}
-        self._orbax.save_checkpointables_async(step, {"state": state, "sums": sums}, force=True)
+        self._saving = self._orbax.save_checkpointables_async(step, {"state": state, "sums": sums}, force=True)
 
     def restore(self, step: int, target: Tree) -> Tree:
         """Read the state of one step into the shapes and shardings of `target`.
 
         Raises UserError, naming the step, if it is not there, damaged, or of other shapes.
         """
+        self._finish()
         if step not in self.steps:
             there = ", ".join(map(str, self.steps)) or "none"
             raise UserError(f"no checkpoint of step {step} in {self.folder}; there are: {there}")
@@ -102,6 +104,7 @@ class Checkpoints:
 
         Raises UserError if there are checkpoints and none is whole.
         """
+        self._finish()
         steps = self.steps[::-1]
         for step in steps:
             try:
@@ -126,6 +129,12 @@ class Checkpoints:
             (self.folder / str(step)).rename(aside)
         barrier("after setting aside")
         self._orbax.reload()
+
+    def _finish(self) -> None:
+        """Wait for the save under way: what is half written cannot be read."""
+        if self._saving is not None:
+            self._saving.result()
+            self._saving = None
 
     def close(self) -> None:
         """Wait until all is written."""

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from jaxgen.config import codec
+from jaxgen.data.batches import DataSpec
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.parallel.processes import barrier, is_main_process
@@ -21,18 +22,12 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tens
 
 
 @dataclasses.dataclass(frozen=True)
-class Data:
-    """What a run knows of its data without opening it: the classes, and the arrays of one training example."""
-
-    classes: tuple[str, ...]
-    element: dict[str, tuple[tuple[int, ...], np.dtype]]
-
-
-@dataclasses.dataclass(frozen=True)
 class RunFolder:
     """Names of the files in a run folder."""
 
     path: pathlib.Path
+    allow: tuple[str, ...] = ()
+    """Packages, in addition to jaxgen and the user's own project, whose classes may be rebuilt from the folder."""
 
     @property
     def checkpoints(self) -> pathlib.Path:
@@ -66,16 +61,19 @@ class RunFolder:
     def json(self) -> pathlib.Path:
         return self.path / "experiment.json"
 
-    def claim(self, experiment: Experiment, data: Data) -> list[str]:
-        """Make the folder this experiment's, or check that it already is; say what has moved on the mesh since.
+    def claim(self, experiment: Experiment, data: DataSpec) -> list[str]:
+        """Make the folder this experiment's, or check that it already is; return what else is laid out or logged since.
 
         Raises UserError if the folder holds another experiment (naming the fields that differ), holds something
-        else, or cannot be written. The same experiment may go on with another mesh and another rule.
+        else, or cannot be written. The same experiment may go on with another mesh, rule, loggers or watchdog.
         """
         encoded = codec.encode(experiment)
         moved: list[str] = []
         if self.json.exists():
-            differ = codec.differences(_read(self.json), encoded)
+            stored = _read(self.json)
+            if stored != encoded:  # a folder of an earlier version is compared by today's names and defaults
+                stored = codec.encode(codec.decode(stored, self.allow, self.path))
+            differ = codec.differences(stored, encoded)
             moved = [line for line in differ if line.startswith(codec.LAYOUT)]
             differ = [line for line in differ if line not in moved]
             if differ:
@@ -92,7 +90,7 @@ class RunFolder:
         barrier("after claiming the run folder")
         return moved
 
-    def _write(self, experiment: Experiment, encoded: Any, data: Data, *, fresh: bool) -> None:
+    def _write(self, experiment: Experiment, encoded: Any, data: DataSpec, *, fresh: bool) -> None:
         try:
             self.previews.mkdir(parents=True, exist_ok=True)
             probe = self.path / ".writable"
@@ -117,20 +115,23 @@ class RunFolder:
         """
         if not self.json.exists():
             raise UserError(f"{self.path} is not a run folder: it has no {self.json.name} (train.py makes run folders)")
-        return codec.decode(_read(self.json))
+        experiment = codec.decode(_read(self.json), self.allow, self.path)
+        if not isinstance(experiment, Experiment):
+            raise UserError(f"{self.json} holds no Experiment")
+        return experiment
 
     @functools.cached_property
-    def data(self) -> Data:
+    def data(self) -> DataSpec:
         """The data that the run was made from."""
         found = _read(self.path / "data.json")
         element = {name: (tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in found["element"].items()}
-        return Data(tuple(found["classes"]), element)
+        return DataSpec(tuple(found["classes"]), element)
 
 
 def _read(path: pathlib.Path) -> Any:
     try:
         return json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # not there, not text, not JSON, or nested without end
         raise UserError(f"cannot read {path}: {error}") from error
 
 

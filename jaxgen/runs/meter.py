@@ -1,4 +1,4 @@
-"""The steps since the last line of metrics: mean scalars, speed, and whether they are finite."""
+"""The steps since the last line of metrics: mean scalars, speed, and whether all are finite."""
 
 import contextlib
 import math
@@ -7,21 +7,18 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jaxgen.errors import UserError
-
-
-class Diverged(UserError):
-    """A loss or a gradient is not finite any more."""
+from jaxgen.runs.divergence import Diverged
 
 
 class Meter:
-    """The steps since the last line of metrics: mean scalars, images/s, and the share of time spent on data."""
+    """Mean scalars, images/s, and the share of time spent waiting for data, since the last line of metrics."""
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
-        self._reset()
+        self.reset()
 
-    def _reset(self) -> None:
+    def reset(self) -> None:
+        """Begin anew."""
         self._rows: list[dict[str, float]] = []
         self._begin = time.perf_counter()
         self._waited = self._away = 0.0
@@ -29,7 +26,7 @@ class Meter:
     def add(self, step: int, scalars: dict[str, np.ndarray]) -> None:
         """Take one step's scalars.
 
-        Raises Diverged if one of them is not finite: nothing that follows could be of use.
+        Raises Diverged if one of them is not finite.
         """
         row = {name: float(value) for name, value in scalars.items()}
         if wild := [name for name, value in row.items() if not math.isfinite(value)]:
@@ -47,7 +44,7 @@ class Meter:
             "images_per_second": len(self._rows) * self._batch_size / spent,
             "data_wait": self._waited / spent,
         }
-        self._reset()
+        self.reset()
         return means | rates
 
     @contextlib.contextmanager

@@ -1,20 +1,21 @@
-"""A run taken up again to be looked at: its experiment, its classes and one of its states."""
+"""A run folder opened again to be used: its program, and one of its states."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
+from jaxgen.learner import Learner
 from jaxgen.optim import ema
 from jaxgen.optim.ema import PowerEma
 from jaxgen.parallel.mesh import MeshShape
-from jaxgen.program import program
+from jaxgen.program import Program
 from jaxgen.runs.checkpoints import Checkpoints
-from jaxgen.runs.folder import Data, RunFolder
+from jaxgen.runs.folder import RunFolder
 from jaxgen.state import State
 from jaxgen.typing import Tree
 
@@ -23,59 +24,23 @@ WORST = 0.1  # of a reconstructed profile: its difference from the wanted one, a
 
 @dataclasses.dataclass(frozen=True)
 class Restored:
-    """What `restore` finds."""
+    """What `restore` returns."""
 
-    experiment: Experiment
-    data: Data
-    mesh: Mesh
+    program: Program
     step: int
     state: State
 
+    @property
+    def experiment(self) -> Experiment:
+        return self.program.experiment
 
-def with_average(run: Restored, folder: RunFolder, width: float) -> Restored:
-    """Put the average of a relative width in the place of the first one: reconstructed from the run's snapshots.
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.program.data.classes
 
-    Post-hoc EMA (EDM2, arXiv:2312.02696, section 3.2). Raises UserError if the run kept no snapshots, or the width is
-    so far from what was kept that the reconstruction would be another average.
-    """
-    widths = [a.width for a in getattr(run.experiment.objective, "averages", ()) if isinstance(a, PowerEma)]
-    if not folder.snapshots.is_dir() or not widths:
-        raise UserError(
-            f"{folder.path} kept no snapshots of its averages; train it with averages such as Power(width=0.05) "
-            "and Power(width=0.1), and --snapshot-every"
-        )
-    nets = run.state.nets
-    with Checkpoints(folder.snapshots, writable=False) as snapshots:
-        steps = [step for step in snapshots.steps if step <= run.step]
-        stored = [(float(step), width) for step in steps for width in widths]
-        if not stored:
-            raise UserError(f"{folder.snapshots} holds no snapshot up to step {run.step}")
-        factors = ema.reconstruction(stored, (float(run.step), width))
-        off = ema.distance(stored, factors, (float(run.step), width))
-        if off > WORST:
-            raise UserError(
-                f"an average of width {width} at step {run.step} cannot be made of the {len(steps)} snapshots at hand: "
-                f"its profile would be off by {off:.0%}\nstay near {min(widths)}..{max(widths)}, or keep more snapshots"
-            )
-        total = jax.tree.map(jnp.zeros_like, {name: net.params for name, net in nets.items()})
-        shapes = jax.tree.map(
-            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), averages(run.state)
-        )
-        for i, step in enumerate(steps):
-            kept = snapshots.restore(step, shapes)
-            for j in range(len(widths)):
-                factor = float(factors[i * len(widths) + j])
-                total = {
-                    name: jax.tree.map(lambda t, x, f=factor: t + f * x, part, kept[name][j])
-                    for name, part in total.items()
-                }
-    fresh = {name: net.replace(ema=(total[name], *net.ema[1:])) for name, net in nets.items()}
-    return dataclasses.replace(run, state=State(step=run.state.step, nets=fresh, extra=run.state.extra))
-
-
-def averages(state: State) -> Tree:
-    """Return what a snapshot keeps of a state."""
-    return {name: net.ema for name, net in state.nets.items()}
+    def with_experiment(self, experiment: Experiment) -> "Restored":
+        """Return the run with another experiment of the same nets: other metrics, or another way to make samples."""
+        return dataclasses.replace(self, program=dataclasses.replace(self.program, experiment=experiment))
 
 
 def restore(folder: RunFolder, step: int | None, say: Callable[[str], None]) -> Restored:
@@ -85,18 +50,75 @@ def restore(folder: RunFolder, step: int | None, say: Callable[[str], None]) -> 
     """
     experiment, data = folder.experiment, folder.data
     try:
-        mesh = experiment.mesh.build()
+        experiment.mesh.build()
     except UserError:
         say(f"note: made for the mesh {experiment.mesh}; read onto the {jax.device_count()} device(s) here")
         experiment = dataclasses.replace(experiment, mesh=MeshShape(replica=1, fsdp=-1))
-        mesh = experiment.mesh.build()
-    shapes = program(experiment, mesh, data.element).shapes
+    program = Program.laid_out(experiment, data)
     if not folder.checkpoints.is_dir():
         raise UserError(f"{folder.path} has no checkpoint yet")
     with Checkpoints(folder.checkpoints, writable=False) as checkpoints:
         if step is not None:
-            return Restored(experiment, data, mesh, step, checkpoints.restore(step, shapes))
-        found = checkpoints.restore_latest(shapes, lambda line: say(f"warning: {line}"))
-    if found is None:
+            return Restored(program, step, checkpoints.restore(step, program.shapes))
+        latest = checkpoints.restore_latest(program.shapes, lambda line: say(f"warning: {line}"))
+    if latest is None:
         raise UserError(f"{folder.path} has no checkpoint yet")
-    return Restored(experiment, data, mesh, *found)
+    return Restored(program, *latest)
+
+
+def emas(state: State) -> Tree:
+    """Return what a snapshot keeps of a state."""
+    return {name: net.ema for name, net in state.nets.items()}
+
+
+def widths(learner: Learner) -> list[float]:
+    """Return the relative widths of a learner's power-function EMAs, from which others can be reconstructed."""
+    return [one.width for one in learner.ema if isinstance(one, PowerEma)]
+
+
+def with_ema(run: Restored, snapshots: pathlib.Path, width: float) -> Restored:
+    """Replace each net's first EMA by one of another relative width, reconstructed from the run's snapshots.
+
+    Post-hoc EMA (EDM2, arXiv:2312.02696, section 3.2). Raises UserError if the run kept no snapshots, or the width is
+    so far from what was kept that the reconstruction would be another average.
+    """
+    learners = run.program.objective.learners
+    kept = {name: widths(learner) for name, learner in learners.items() if widths(learner)}
+    if not snapshots.is_dir() or not kept:
+        raise UserError(
+            f"{snapshots.parent} kept no snapshots of its EMAs; train it with ema=(PowerEma(width=0.05), "
+            "PowerEma(width=0.1)), and --snapshot-every"
+        )
+    nets = dict(run.state.nets)
+    with Checkpoints(snapshots, writable=False) as store:
+        steps = [step for step in store.steps if step <= run.step]
+        if not steps:
+            raise UserError(f"{snapshots} holds no snapshot up to step {run.step}")
+        factors = {name: _factors(steps, own, run.step, width) for name, own in kept.items()}
+        total = {name: jax.tree.map(jnp.zeros_like, nets[name].params) for name in kept}
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), emas(run.state))
+        for step in steps:
+            stored = store.restore(step, shapes)
+            for name, own in kept.items():
+                for j, each in enumerate(own):
+                    factor = factors[name][step, each]
+                    total[name] = jax.tree.map(lambda t, x, f=factor: t + f * x, total[name], stored[name][j])
+    nets |= {name: nets[name].replace(ema=(total[name], *nets[name].ema[1:])) for name in kept}
+    return dataclasses.replace(run, state=run.state.replace(nets=nets))
+
+
+def _factors(steps: list[int], own: list[float], end: int, width: float) -> dict[tuple[int, float], float]:
+    """Return the factor of each stored EMA (step, width) in the wanted one.
+
+    Raises UserError where the reconstructed profile would be too far from the wanted one.
+    """
+    keys = [(step, each) for step in steps for each in own]
+    stored = [(float(step), each) for step, each in keys]
+    factors = ema.reconstruction(stored, (float(end), width))
+    off = ema.distance(stored, factors, (float(end), width))
+    if off > WORST:
+        raise UserError(
+            f"an EMA of width {width} at step {end} cannot be made of the {len(steps)} snapshots at hand: "
+            f"its profile would be off by {off:.0%}\nstay near {min(own)}..{max(own)}, or keep more snapshots"
+        )
+    return {key: float(factor) for key, factor in zip(keys, factors, strict=True)}

@@ -1,7 +1,7 @@
-"""Dense prediction for an image of any size: the same size out, whatever size the net prefers to see.
+"""Dense prediction for an image of any size: logits of the same size, from a net that may need another.
 
-A way of looking at an image is a value. `apply` is pure and traceable, for use inside a jitted function; `on_host`
-takes and returns numpy arrays and asks a jitted `predict` for few shapes, for large images or images of many sizes.
+Each way to do it is a value. `apply` is pure and traceable, for use inside a jitted function; `on_host` takes and
+returns numpy arrays and calls a jitted `predict` with few shapes, for large images or images of many sizes.
 """
 
 import dataclasses
@@ -23,7 +23,7 @@ Fill = tuple[tuple[int, int], tuple[int, int], tuple[int, int], tuple[int, int]]
 
 @runtime_checkable
 class Inference(Protocol):
-    """Make logits f32[b h w n] of an image f32[b h w c] of any size out of `predict`'s of sizes that suit the net."""
+    """Make logits f32[b h w n] for an image f32[b h w c] of any size, from logits at sizes that the net takes."""
 
     def apply(self, predict: Predict, image: Float[Array, "b h w c"]) -> Float[Array, "b h w n"]: ...
 
@@ -35,20 +35,20 @@ class Whole:
     """The whole image at once."""
 
     multiple: int = 1
-    """Height and width are filled up to a multiple of it by repeating the last row and column, and cropped again."""
+    """Height and width are padded to a multiple of it by repeating the last row and column, and cropped again."""
 
     def __post_init__(self) -> None:
         if self.multiple < 1:
-            raise UserError(f"Whole.multiple is at least 1; got {self.multiple}")
+            raise UserError(f"Whole.multiple must be at least 1; got {self.multiple}")
 
     def apply(self, predict: Predict, image: Float[Array, "b h w c"]) -> Float[Array, "b h w n"]:
         h, w = image.shape[1:3]
-        return _ask(predict, jnp.pad(image, self._fill(h, w), mode="edge"))[:, :h, :w]
+        return _logits(predict, jnp.pad(image, self._fill(h, w), mode="edge"))[:, :h, :w]
 
     def on_host(self, predict: Predict, image: Float32[np.ndarray, "b h w c"]) -> Float32[np.ndarray, "b h w n"]:
-        """Compile once for each multiple that occurs."""
+        """Do the same, compiled once for each padded size."""
         h, w = image.shape[1:3]
-        return np.asarray(_ask(predict, np.pad(image, self._fill(h, w), mode="edge")))[:, :h, :w]
+        return np.asarray(_logits(predict, np.pad(image, self._fill(h, w), mode="edge")))[:, :h, :w]
 
     def _fill(self, h: int, w: int) -> Fill:
         return (0, 0), (0, -h % self.multiple), (0, -w % self.multiple), (0, 0)
@@ -58,8 +58,8 @@ class Whole:
 class Sliding:
     """A window of fixed size that moves over the image; where windows overlap, their logits are averaged.
 
-    The last window of a row or column is moved back to end with the image. An image smaller than the window is filled
-    up by repeating its last row and column.
+    The last window of a row or column is moved back to end with the image. An image smaller than the window is padded
+    by repeating its last row and column.
     """
 
     height: int
@@ -67,13 +67,15 @@ class Sliding:
     stride: tuple[int, int]
     """(down, right): pixels from one window to the next, at most the window's size."""
     batch: int = 4
-    """Windows (of each image) that the net sees at once; the last is repeated to make their number a multiple."""
+    """Windows (of each image) in one call of the net; the last is repeated to make their number a multiple."""
 
     def __post_init__(self) -> None:
         if not (0 < self.stride[0] <= self.height and 0 < self.stride[1] <= self.width):
-            raise UserError(f"Sliding.stride is from 1 to the window's {self.height} x {self.width}; got {self.stride}")
+            raise UserError(
+                f"Sliding.stride must be from 1 to the window's {self.height} x {self.width}; got {self.stride}"
+            )
         if self.batch < 1:
-            raise UserError(f"Sliding.batch is at least 1; got {self.batch}")
+            raise UserError(f"Sliding.batch must be at least 1; got {self.batch}")
 
     def apply(self, predict: Predict, image: Float[Array, "b h w c"]) -> Float[Array, "b h w n"]:
         b, h, w, c = image.shape
@@ -82,21 +84,21 @@ class Sliding:
         corners, counts, cover = self._plan(*image.shape[1:3])
         n = jax.eval_shape(predict, jax.ShapeDtypeStruct((b * k, *size, c), image.dtype)).shape[-1]
 
-        def look(total: Array, xs: tuple[Array, Array]) -> tuple[Array, None]:
+        def add(total: Array, xs: tuple[Array, Array]) -> tuple[Array, None]:
             corner, count = xs
             windows = [jax.lax.dynamic_slice(image, (0, *corner[i], 0), (b, *size, c)) for i in range(k)]
-            logits = _ask(predict, jnp.stack(windows, 1).reshape(b * k, *size, c)).reshape(b, k, *size, n)
+            logits = _logits(predict, jnp.stack(windows, 1).reshape(b * k, *size, c)).reshape(b, k, *size, n)
             for i in range(k):
                 place = (0, *corner[i], 0)
                 so_far = jax.lax.dynamic_slice(total, place, (b, *size, n))
                 total = jax.lax.dynamic_update_slice(total, so_far + count[i] * logits[:, i], place)
             return total, None
 
-        total, _ = jax.lax.scan(look, jnp.zeros((*image.shape[:3], n)), (jnp.asarray(corners), jnp.asarray(counts)))
+        total, _ = jax.lax.scan(add, jnp.zeros((*image.shape[:3], n)), (jnp.asarray(corners), jnp.asarray(counts)))
         return (total / jnp.asarray(cover)[None, :, :, None])[:, :h, :w]
 
     def on_host(self, predict: Predict, image: Float32[np.ndarray, "b h w c"]) -> Float32[np.ndarray, "b h w n"]:
-        """Compile once for all sizes; the device holds one group of windows, the host the sums."""
+        """Do the same, compiled once for all sizes; the device holds one group of windows, the host the sums."""
         b, h, w, c = image.shape
         k, size = self.batch, (self.height, self.width)
         image = np.pad(image, self._fill(h, w), mode="edge")
@@ -106,7 +108,7 @@ class Sliding:
         for corner, count in zip(corners, counts, strict=True):
             places = [np.s_[:, y : y + self.height, x : x + self.width] for y, x in corner]
             windows = np.stack([image[place] for place in places], 1).reshape(b * k, *size, c)
-            logits = np.asarray(_ask(predict, windows)).reshape(b, k, *size, n)
+            logits = np.asarray(_logits(predict, windows)).reshape(b, k, *size, n)
             for i, place in enumerate(places):
                 total[place] += count[i] * logits[:, i]
         return (total / cover[None, :, :, None])[:, :h, :w]
@@ -117,7 +119,7 @@ class Sliding:
     def _plan(
         self, h: int, w: int
     ) -> tuple[Int[np.ndarray, "g k 2"], Float32[np.ndarray, "g k"], Float32[np.ndarray, "h w"]]:
-        """Return the windows' corners in groups of k, 0 for a repeat and else 1, and how many see each pixel."""
+        """Return the windows' corners in groups of k, their weights (0 for a repeat, else 1), and windows per pixel."""
         ys, xs = _starts(h, self.height, self.stride[0]), _starts(w, self.width, self.stride[1])
         corners = list(itertools.product(ys, xs))
         repeats = -len(corners) % self.batch
@@ -131,39 +133,39 @@ class Sliding:
 class Tta:
     """Test-time augmentation: the mean of the class probabilities over resized and mirrored views of the image.
 
-    What comes out are logits again: their softmax (their sigmoid, for one logit) is that mean.
+    The results are logits: their softmax (their sigmoid, for one logit) is that mean.
     """
 
     scales: tuple[float, ...] = (1.0,)
-    """Factors of height and width; 0.5 0.75 1 1.25 1.5 1.75 is the custom of semantic segmentation."""
+    """Factors of height and width; 0.5 0.75 1 1.25 1.5 1.75 are usual in semantic segmentation."""
     mirrors: tuple[bool, ...] = (False, True)
-    """Each size is seen as it is (False), mirrored left to right (True), or both."""
+    """Each size is used as it is (False), mirrored left to right (True), or both."""
     inference: Inference = Whole()
-    """How each view is looked at."""
+    """How the logits of each view are made."""
 
     def __post_init__(self) -> None:
         if not self.scales or min(self.scales) <= 0:
-            raise UserError(f"Tta.scales holds one or more factors above 0; got {self.scales}")
+            raise UserError(f"Tta.scales needs one or more factors above 0; got {self.scales}")
         if not self.mirrors:
-            raise UserError("Tta.mirrors holds False, True or both; got nothing")
+            raise UserError("Tta.mirrors needs False, True or both; got nothing")
 
     def apply(self, predict: Predict, image: Float[Array, "b h w c"]) -> Float[Array, "b h w n"]:
         return self._average(lambda view: self.inference.apply(predict, view), image)
 
     def on_host(self, predict: Predict, image: Float32[np.ndarray, "b h w c"]) -> Float32[np.ndarray, "b h w n"]:
-        """Compile as `inference` does, and the resizing for each size."""
-        look = lambda view: jnp.asarray(self.inference.on_host(predict, np.asarray(view)))  # noqa: E731
-        return np.asarray(self._average(look, jnp.asarray(image)))
+        """Do the same, compiled as `inference` is, and the resizing for each size."""
+        logits = lambda view: jnp.asarray(self.inference.on_host(predict, np.asarray(view)))  # noqa: E731
+        return np.asarray(self._average(logits, jnp.asarray(image)))
 
-    def _average(self, look: Predict, image: Float[Array, "b h w c"]) -> Float[Array, "b h w n"]:
+    def _average(self, predict: Predict, image: Float[Array, "b h w c"]) -> Float[Array, "b h w n"]:
         b, h, w, c = image.shape
         total: Any = -jnp.inf
         n = 0
         for scale, mirror in itertools.product(self.scales, self.mirrors):
             turn = (lambda x: x[:, :, ::-1]) if mirror else (lambda x: x)
-            # A picture that shrinks is smoothed; logits, on their way back, are not.
+            # An image that shrinks is smoothed; logits that are resized back are not.
             view = jax.image.resize(image, (b, max(round(h * scale), 1), max(round(w * scale), 1), c), "bilinear")
-            logits = bilinear(turn(look(turn(view))), h, w)
+            logits = bilinear(turn(predict(turn(view))), h, w)
             n = logits.shape[-1]
             if n == 1:  # one logit x is the two logits (0, x)
                 logits = jnp.concatenate([jnp.zeros_like(logits), logits], -1)
@@ -173,10 +175,10 @@ class Tta:
         return total - np.log(len(self.scales) * len(self.mirrors))
 
 
-def _ask(predict: Predict, image: Any) -> Any:
+def _logits(predict: Predict, image: Any) -> Any:
     logits = predict(image)
     if logits.shape[:3] != image.shape[:3]:
-        raise ValueError(f"predict made {logits.shape} of an image {image.shape}: its logits need the image's size")
+        raise ValueError(f"predict returned {logits.shape} for an image {image.shape}: logits need the image's size")
     return logits
 
 

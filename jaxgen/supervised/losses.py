@@ -1,13 +1,13 @@
-"""Losses of dense prediction and of classification: values that are called, f32[b] whose mean is the batch's loss.
+"""Losses of dense prediction and of classification: callable values that return f32[b], whose mean is the loss.
 
-There is one path from a mask to a loss. `Loss.__call__` says which pixels count and writes their truth as one-hot rows,
-zero where a pixel is ignored; each loss makes one cost and one mass per image out of them, and `_average` divides by
-the whole batch's mass. Hence, for every loss here:
+There is one path from a mask to a loss. `Loss.__call__` decides which pixels count and writes their truth as one-hot
+rows, zero where a pixel is ignored; each loss computes one cost and one mass per image from them, and `_average`
+divides by the whole batch's mass. Hence, for every loss here:
 
-- a pixel of id 255 has no influence, nor has an image that holds no other; a batch of such costs 0, its gradient is 0;
-- an id that is neither a class nor 255 makes the loss NaN: a device cannot raise, and a guess would be silent;
+- a pixel of id 255 has no influence, nor has an image of such pixels alone; a batch of them costs 0, its gradient is 0;
+- an id that is neither a class nor 255 makes the loss NaN: a device cannot raise an error, and a guess would hide it;
 - a net with one logit x is the net with the two logits (0, x): cross-entropy is then binary cross-entropy, and region
-  losses see background and foreground;
+  losses use background and foreground;
 - under gradient accumulation each part of the batch is divided by its own mass.
 """
 
@@ -50,15 +50,15 @@ class CrossEntropy(Loss):
     class_weights: tuple[float, ...] = ()
     """One weight for each class; () weighs all alike."""
     smoothing: float = 0.0
-    """Share of the truth that is spread evenly over all classes (arXiv:1512.00567, section 7)."""
+    """Share of the truth that is distributed evenly over all classes (arXiv:1512.00567, section 7)."""
     keep: float = 1.0
     """Share of each image's counted pixels, those of highest loss, that is learned from (arXiv:1604.03540)."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.smoothing < 1:
-            raise UserError(f"CrossEntropy.smoothing is a share from 0 up to, not including, 1; got {self.smoothing}")
+            raise UserError(f"CrossEntropy.smoothing must be at least 0 and below 1; got {self.smoothing}")
         if not 0 < self.keep <= 1:
-            raise UserError(f"CrossEntropy.keep is a share above 0, at most 1; got {self.keep}")
+            raise UserError(f"CrossEntropy.keep must be above 0 and at most 1; got {self.keep}")
 
     def of_pixels(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
         cost, mass = _cross_entropy(log_p, truth, self.class_weights, self.smoothing)
@@ -72,18 +72,18 @@ class Focal(Loss):
     """Cross-entropy times (1 - p)^gamma, p being the probability of the true class (arXiv:1708.02002, equation 5)."""
 
     gamma: float = 2.0
-    """How fast a pixel that is already right loses its say; 0 is cross-entropy."""
+    """How fast the weight of a pixel falls as it is predicted right; 0 is cross-entropy."""
     class_weights: tuple[float, ...] = ()
     """One weight for each class, the paper's alpha; () weighs all alike."""
 
     def __post_init__(self) -> None:
         if self.gamma < 0:
-            raise UserError(f"Focal.gamma is 0 or more; got {self.gamma}")
+            raise UserError(f"Focal.gamma must be 0 or more; got {self.gamma}")
 
     def of_pixels(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
         cost, mass = _cross_entropy(log_p, truth, self.class_weights, 0.0)
         wrong = -jnp.expm1((truth * log_p).sum(-1))
-        # The floor keeps the slope of wrong^gamma finite at 0 for gamma < 1.
+        # The lower bound keeps the slope of wrong^gamma finite at 0 for gamma < 1.
         return _average((jnp.maximum(wrong, 1e-7) ** self.gamma * cost).sum(1), mass.sum(1))
 
 
@@ -93,18 +93,18 @@ class Tversky(Loss):
 
     The counts are an image's own; its loss is the mean over the classes that are present in its truth, and needs no
     smoothing constant. An absent class is not scored: any probability above 0 would score worst. Its false alarms cost
-    through the classes whose pixels they take, so that, for one logit, an empty mask costs 0 where it is predicted
+    through the classes whose pixels they take: so for one logit, an empty mask costs 0 where it is predicted
     empty and 1 where it is predicted full.
     """
 
     alpha: float = 0.3
-    """Price of a false alarm."""
+    """Weight of false positives."""
     beta: float = 0.7
-    """Price of a miss."""
+    """Weight of false negatives."""
 
     def __post_init__(self) -> None:
         if self.alpha < 0 or self.beta < 0:
-            raise UserError(f"Tversky.alpha and beta are 0 or more; got {self.alpha} and {self.beta}")
+            raise UserError(f"Tversky.alpha and beta must be 0 or more; got {self.alpha} and {self.beta}")
 
     def of_pixels(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
         p = jnp.exp(log_p) * valid[..., None]
@@ -134,13 +134,13 @@ class Jaccard(Loss):
 class Lovasz(Loss):
     """Lovász-softmax: the convex extension of 1 - IoU, averaged over the classes that are present (arXiv:1705.08790).
 
-    Each image is measured alone: no sort spans devices, and an image's loss does not depend on its neighbours.
+    For each image alone: no sort spans devices, and an image's loss does not depend on the others of its batch.
     """
 
     def of_pixels(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
         error = jnp.where(valid[..., None], jnp.abs(truth - jnp.exp(log_p)), 0.0)
-        price = jax.vmap(jax.vmap(_lovasz_gradient, in_axes=(1, 1, None), out_axes=1))(error, truth, valid)
-        return _over_present((error * price).sum(1), truth.sum(1))
+        gradient = jax.vmap(jax.vmap(_lovasz_gradient, in_axes=(1, 1, None), out_axes=1))(error, truth, valid)
+        return _over_present((error * gradient).sum(1), truth.sum(1))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -162,14 +162,14 @@ def classification_loss(
 ) -> Float[Array, " b"]:
     """Cross-entropy of a classifier against soft labels, rows that add up to 1 (or to 0, to leave an example out).
 
-    An example counts by the weight of its classes, as a pixel does: a classifier is a map of 1x1.
+    An example counts by the weight of its classes, as a pixel does: a classification is a mask of 1x1 pixels.
     """
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
     return _average(*_cross_entropy(log_p, targets, class_weights, smoothing))
 
 
 def per_image(loss: Loss, logits: Float[Array, "b h w n"], mask: Integer[Array, "b h w"]) -> Float[Array, " b"]:
-    """Give each image the loss of a batch of its own: what evaluation averages, however the images are batched."""
+    """Return the loss of each image as a batch of one: their average does not depend on how images are batched."""
     return jax.vmap(lambda x, y: loss(x[None], y[None])[0])(logits, mask)
 
 
@@ -190,7 +190,7 @@ def _cross_entropy(
 def _hardest(
     cost: Float[Array, "b p"], mass: Float[Array, "b p"], valid: Bool[Array, "b p"], share: float
 ) -> tuple[Float[Array, "b p"], Float[Array, "b p"]]:
-    """Keep of each image the given share of its counted pixels, rounded, at least one: exactly so many, ties or not."""
+    """Keep this share of each image's counted pixels, those of highest cost: rounded, at least one, also with ties."""
     count = valid.sum(1)
     kept = jnp.minimum(jnp.maximum(jnp.round(share * count), 1), count)
     key = jnp.where(valid, -jax.lax.stop_gradient(cost), jnp.inf)
@@ -202,12 +202,12 @@ def _hardest(
 def _lovasz_gradient(
     error: Float[Array, " p"], truth: Float[Array, " p"], valid: Bool[Array, " p"]
 ) -> Float[Array, " p"]:
-    """Return what 1 - IoU of one class gains at each pixel when the wrong pixels are counted from the worst on.
+    """Return by how much 1 - IoU of one class grows at each pixel when the wrong pixels are counted from the worst on.
 
-    A pixel of the class leaves the intersection, any other joins the union. The gain (algorithm 1 of the paper) is
+    A pixel of the class leaves the intersection, any other joins the union. The growth (algorithm 1 of the paper) is
     written out: as a difference of two near-equal numbers it would lose most of its digits on a large image.
     """
-    key = jax.lax.stop_gradient(jnp.where(valid, -error, 1.0))  # the ignored come last, where they change nothing
+    key = jax.lax.stop_gradient(jnp.where(valid, -error, 1.0))  # ignored pixels come last, where they change nothing
     _, order = jax.lax.sort((key, jnp.arange(key.shape[0])), num_keys=1)
     inside = truth[order]
     intersection = truth.sum() - jnp.cumsum(inside)

@@ -1,6 +1,6 @@
 """Mixing each example with its partner in the reversed batch: pure functions of (key, images), on the device.
 
-Each returns the mixed images and the share that an image keeps of itself: a label becomes share·y + (1 - share)·y'.
+Each returns the mixed images and the share of the image itself: a label becomes share·y + (1 - share)·y'.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ class Mixing(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class NoMixing:
-    """Every example stays itself."""
+    """No example is changed."""
 
     def mix(
         self, key: PRNGKeyArray, image: Float[Array, "b h w c"]
@@ -45,7 +45,7 @@ class Mixup:
 
 @dataclasses.dataclass(frozen=True)
 class CutMix:
-    """A rectangle of x replaced by the same of x', labels by area (arXiv:1905.04899)."""
+    """A rectangle of x replaced by the same rectangle of x', labels mixed by area (arXiv:1905.04899)."""
 
     alpha: float = 1.0
 
@@ -59,7 +59,7 @@ class CutMix:
         rows = _span(k_row, h, side)
         columns = _span(k_column, w, side)
         inside = (rows[:, None] & columns[None, :])[None, :, :, None]
-        share = 1 - inside.mean()  # of what is left after the image's border has cut the rectangle
+        share = 1 - inside.mean()  # of the rectangle after the image's border has cut it
         return jnp.where(inside, image[::-1], image), share
 
 

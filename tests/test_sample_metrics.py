@@ -1,4 +1,4 @@
-"""Measures of samples: what real data, copies, noise and collapsed generators score, and the features beneath."""
+"""Metrics of samples: what real data, copies, noise and collapsed generators score, and the features beneath."""
 
 import dataclasses
 import functools
@@ -18,7 +18,6 @@ from jaxgen.config import codec, files
 from jaxgen.data.digits import Digits
 from jaxgen.data.mixture import GridOfGaussians, Ring, Spiral
 from jaxgen.data.source import Source
-from jaxgen.diffusion.sampling_schedules import SamplingSchedule
 from jaxgen.errors import UserError
 from jaxgen.features import digits_cnn
 from jaxgen.features.digits_cnn import DigitsCnn
@@ -34,7 +33,7 @@ from jaxgen.pictures.pixels import to_float
 
 
 @dataclasses.dataclass
-class Gallery:
+class Given:
     """A view of a generator whose samples are given."""
 
     generated: Samples
@@ -56,9 +55,16 @@ class Gallery:
         return np.concatenate(rows)[: len(images)]
 
     def log_likelihood(
-        self, images: np.ndarray, label: np.ndarray | None, grid: SamplingSchedule, probes: int
+        self,
+        images: np.ndarray,
+        label: np.ndarray | None,
+        *,
+        steps: int,
+        sigma_min: float | None,
+        sigma_max: float | None,
+        probes: int,
     ) -> np.ndarray:
-        # That of a standard normal, whatever the grid.
+        # That of a standard normal, whatever the steps.
         flat = images.reshape(len(images), -1)
         return -0.5 * (flat**2 + math.log(2 * math.pi)).sum(1)
 
@@ -78,8 +84,8 @@ TRAIN, TEST = Digits(split="train"), Digits(split="test")
 DIGITS_CNN = Distribution(features=DigitsCnn(), samples=1437)
 
 
-def digits(generated: Samples) -> Gallery:
-    return Gallery(generated, real(TRAIN), real(TEST))
+def digits(generated: Samples) -> Given:
+    return Given(generated, real(TRAIN), real(TEST))
 
 
 def noise(n: int) -> Samples:
@@ -111,7 +117,7 @@ def test_its_features_are_what_its_last_layer_reads() -> None:
 
 
 def test_its_weights_are_those_of_the_configs_net_and_come_back_as_written(tmp_path: pathlib.Path) -> None:
-    assert files.load(ROOT / "configs" / "classification" / "digits_cnn.py").objective.net == digits_cnn.NET
+    assert files.load(ROOT / "configs" / "classification" / "digits_cnn.py").objective.net.module == digits_cnn.NET
     variables, copy = digits_cnn.read(digits_cnn.WEIGHTS), tmp_path / "copy.safetensors"
     digits_cnn.write(variables, copy)
     jax.tree.map(np.testing.assert_array_equal, digits_cnn.read(copy), variables)
@@ -130,7 +136,7 @@ def test_pixels_are_the_samples_flattened() -> None:
 # Distribution.
 
 
-def test_repeating_the_training_data_earns_the_floor_and_no_more() -> None:
+def test_repeating_the_training_data_scores_the_baseline_and_no_better() -> None:
     found = DIGITS_CNN.measure(digits(real(TRAIN)))
     names = ["fd_digits_cnn", "kid_digits_cnn", "precision", "recall", "density", "coverage"]
     assert set(found) == {*names, *(f"{name}_floor" for name in names), "protocol"}
@@ -173,12 +179,12 @@ def test_the_other_reference_swaps_the_splits() -> None:
     }  # fmt: skip
 
 
-def test_the_floor_of_few_samples_is_drawn_from_all_of_the_split() -> None:
+def test_the_baseline_of_few_samples_is_drawn_from_all_of_the_split() -> None:
     train = real(TRAIN)
     order = np.argsort(train.label, kind="stable")
     by_class = Samples(train.image[order], train.label[order])
     few = dataclasses.replace(DIGITS_CNN, samples=100)
-    found = few.measure(Gallery(by_class, by_class, real(TEST)))  # the samples are all of one class
+    found = few.measure(Given(by_class, by_class, real(TEST)))  # the samples are all of one class
     assert found["protocol"]["fd_digits_cnn"]["floor_samples"] == 100
     assert found["fd_digits_cnn_floor"] < found["fd_digits_cnn"] / 5
     assert found["recall_floor"] > 0.5 > found["recall"]
@@ -215,19 +221,19 @@ def test_only_inceptions_distance_is_called_fid() -> None:
 
 def test_points_are_measured_as_they_are() -> None:
     train, test, generated = (real(Ring(size=500, seed=seed)) for seed in range(3))
-    view = Gallery(generated, train, test, classes=tuple("12345678"))
+    view = Given(generated, train, test, classes=tuple("12345678"))
     found = Distribution(features=Pixels(), samples=500).measure(view)
     assert found["protocol"]["fd_pixels"]["rounded_to_bits"] is None
     assert found["fd_pixels"] < 0.02
     assert found["precision"] > 0.9
 
 
-@pytest.mark.parametrize("measure", [DIGITS_CNN, ClassAccuracy(), Modes(source=Ring())])
-def test_samples_that_are_not_numbers_are_refused(measure: Metric) -> None:
+@pytest.mark.parametrize("metric", [DIGITS_CNN, ClassAccuracy(), Modes(source=Ring())])
+def test_samples_that_are_not_numbers_are_refused(metric: Metric) -> None:
     broken = noise(50)
     broken.image[3, 2, 1], broken.image[7] = np.nan, np.inf
     with pytest.raises(UserError, match="2 of 50 samples hold NaN or infinity"):
-        measure.measure(digits(broken))
+        metric.measure(digits(broken))
 
 
 def test_too_few_rows_are_refused() -> None:
@@ -235,9 +241,9 @@ def test_too_few_rows_are_refused() -> None:
         dataclasses.replace(DIGITS_CNN, samples=5).measure(digits(noise(50)))
     with pytest.raises(UserError, match="samples is 1; it must be at least 2"):
         Distribution(features=Pixels(), samples=1)
-    for measure in (ClassAccuracy, functools.partial(Modes, source=Ring())):
+    for metric in (ClassAccuracy, functools.partial(Modes, source=Ring())):
         with pytest.raises(UserError, match="samples is 0; it must be at least 1"):
-            measure(samples=0)
+            metric(samples=0)
 
 
 # Modes.
@@ -245,7 +251,7 @@ def test_too_few_rows_are_refused() -> None:
 
 @pytest.mark.parametrize("mixture", [Ring(seed=5, size=2500), GridOfGaussians(seed=5, size=2500)])
 def test_modes_of_the_data_themselves(mixture: Ring | GridOfGaussians) -> None:
-    view = Gallery(real(mixture), real(mixture), real(mixture), classes=mixture.open().classes)
+    view = Given(real(mixture), real(mixture), real(mixture), classes=mixture.open().classes)
     found = Modes(source=dataclasses.replace(mixture, seed=0)).measure(view)
     assert found["modes"] == len(mixture.centres())
     assert abs(found["high_quality"] - 0.9889) < 0.008
@@ -260,9 +266,9 @@ def test_modes_of_the_data_themselves(mixture: Ring | GridOfGaussians) -> None:
     }
 
 
-def test_modes_that_run_together_are_held_to_what_the_data_score() -> None:
+def test_overlapping_modes_are_compared_with_what_the_data_score() -> None:
     spiral = Spiral(seed=5, size=4000)
-    found = Modes(source=Spiral(), samples=4000).measure(Gallery(real(spiral), real(spiral), real(spiral)))
+    found = Modes(source=Spiral(), samples=4000).measure(Given(real(spiral), real(spiral), real(spiral)))
     assert found["std_ratio_floor"] < 0.9  # a neighbour's points are not counted
     for name in ("high_quality", "std_ratio"):
         np.testing.assert_allclose(found[name], found[f"{name}_floor"], atol=0.02)
@@ -270,7 +276,7 @@ def test_modes_that_run_together_are_held_to_what_the_data_score() -> None:
 
 def test_modes_of_a_collapsed_generator() -> None:
     points = np.repeat(Ring().centres()[[2, 5]], 50, axis=0).astype(np.float32)
-    view = Gallery(Samples(points, None), real(Ring(size=10)), real(Ring(size=10)))
+    view = Given(Samples(points, None), real(Ring(size=10)), real(Ring(size=10)))
     found = Modes(source=Ring(), samples=100).measure(view)
     assert (found["modes"], found["high_quality"]) == (2, 1)
     assert found["std_ratio"] < 1e-3
@@ -285,7 +291,7 @@ def test_modes_of_pictures_are_refused() -> None:
 # ClassAccuracy.
 
 
-def test_readback_of_real_digits_is_the_classifiers_accuracy() -> None:
+def test_class_accuracy_of_real_digits_is_the_classifiers_accuracy() -> None:
     test = real(TEST)
     found = ClassAccuracy(samples=360).measure(digits(test))
     assert found["readback_accuracy"] == found["readback_real"] > 0.99
@@ -297,7 +303,7 @@ def test_readback_of_real_digits_is_the_classifiers_accuracy() -> None:
     assert wrong["readback_real"] == found["readback_real"]
 
 
-def test_readback_needs_digits_and_labels() -> None:
+def test_class_accuracy_needs_digits_and_labels() -> None:
     with pytest.raises(UserError, match="asked for a class"):
         ClassAccuracy().measure(digits(Samples(noise(20).image, None)))
     view = dataclasses.replace(digits(noise(20)), classes=("cat", "dog"))
@@ -305,16 +311,16 @@ def test_readback_needs_digits_and_labels() -> None:
         ClassAccuracy().measure(view)
 
 
-@pytest.mark.parametrize("measure", [DIGITS_CNN, ClassAccuracy(), Modes(source=Ring())])
-def test_measures_survive_as_json(measure: Metric) -> None:
-    assert isinstance(measure, Metric)
-    assert codec.decode(json.loads(json.dumps(codec.encode(measure)))) == measure
+@pytest.mark.parametrize("metric", [DIGITS_CNN, ClassAccuracy(), Modes(source=Ring())])
+def test_metrics_survive_as_json(metric: Metric) -> None:
+    assert isinstance(metric, Metric)
+    assert codec.decode(json.loads(json.dumps(codec.encode(metric)))) == metric
 
 
-def test_the_likelihood_of_points_stands_beside_that_of_the_data_themselves():
+def test_the_likelihood_of_points_comes_with_that_of_the_data():
     source = Ring(std=1.0, radius=1e-6, size=4000)  # a standard normal, for which the fake view's model takes all
     points = real(source)
-    found = Likelihood(rows=2000, source=source).measure(Gallery(points, points, points))
+    found = Likelihood(rows=2000, source=source).measure(Given(points, points, points))
     np.testing.assert_allclose(found["log_likelihood"], found["log_likelihood_true"], atol=1e-3)
     np.testing.assert_allclose(found["log_likelihood"], -math.log(2 * math.pi * math.e), atol=0.1)
     assert found["protocol"]["likelihood"] == {"rows": 2000, "steps": 64, "probes": "exact"}
@@ -322,6 +328,6 @@ def test_the_likelihood_of_points_stands_beside_that_of_the_data_themselves():
 
 def test_the_likelihood_of_pictures_is_in_bits_of_their_bytes():
     digits = real(Digits(split="test"))
-    found = Likelihood(rows=50).measure(Gallery(digits, digits, digits))
+    found = Likelihood(rows=50).measure(Given(digits, digits, digits))
     # log2 of a normal density at about 0.9 from its middle, and of 127.5 bytes to the unit.
     assert 7.5 < found["bits_per_dim"] < 9.0

@@ -22,8 +22,8 @@ def averaged(kind, weights: np.ndarray) -> np.ndarray:
 
 def test_warm_decay_rises_to_the_decay():
     steps = jnp.array([0, 8, 10_000])
-    np.testing.assert_allclose(jax.vmap(WarmupEma(decay=0.99).decay)(steps), [0.1, 0.5, 0.99], rtol=1e-6)
-    assert float(ConstantEma(decay=0.9).decay(jnp.int32(3))) == np.float32(0.9)
+    np.testing.assert_allclose(jax.vmap(WarmupEma(decay=0.99).decay_at)(steps), [0.1, 0.5, 0.99], rtol=1e-6)
+    assert float(ConstantEma(decay=0.9).decay_at(jnp.int32(3))) == np.float32(0.9)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_a_ramped_half_life_is_a_share_of_the_training_so_far():
 def test_the_power_functions_profile_has_the_width_it_says(width):
     # The weight of step s in the average after n steps, whose spread over s / n is the width.
     n = 4000
-    decays = np.asarray(jax.vmap(PowerEma(width=width).decay)(jnp.arange(n)), np.float64)
+    decays = np.asarray(jax.vmap(PowerEma(width=width).decay_at)(jnp.arange(n)), np.float64)
     after = np.append(np.cumprod(decays[::-1])[::-1][1:], 1.0)
     profile = (1 - decays) * after
     s = (np.arange(n) + 0.5) / n
