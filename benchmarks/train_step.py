@@ -19,18 +19,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxgen.cli import size
-from jaxgen.config import files as configs
-from jaxgen.data import batches
+from jaxgen.commands.plan import size
+from jaxgen.config import files
+from jaxgen.data.source import Shape
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
-from jaxgen.parallel.mesh import put_batch
 from jaxgen.plan import chips
-from jaxgen.plan.fake_data import Size, with_data
-from jaxgen.plan.flops import flops
-from jaxgen.plan.planner import model_flops
-from jaxgen.program import program
-from jaxgen.runs.folder import Data
+from jaxgen.plan.fake_data import with_data
+from jaxgen.plan.roofline import model_flops, step_flops
+from jaxgen.program import Program
 
 
 def matmul_rate(dtype: str, side: int = 2048, seconds: float = 1.0) -> float:
@@ -46,35 +43,28 @@ def matmul_rate(dtype: str, side: int = 2048, seconds: float = 1.0) -> float:
     return 2 * side**3 / statistics.median(times)
 
 
-def measure(experiment: Experiment, steps: int, size: Size | None) -> dict[str, Any]:
+def measure(experiment: Experiment, steps: int, size: Shape | None) -> dict[str, Any]:
     """Time the train step of an experiment on all devices."""
     experiment, origin = with_data(experiment, size)
-    mesh = experiment.mesh.build()
-    train_set = experiment.train.source.open()
-    data = Data(train_set.classes, batches.element(train_set, experiment.train.transforms))
-    run = program(experiment, mesh, data.element)
-    feed = batches.train_batches(
-        train_set, experiment.train.transforms, seed=0, batch_size=experiment.batch_size, start=0, stop=2
-    )
-    with jax.set_mesh(mesh):
-        ready = [put_batch(mesh, batch) for batch in feed]
-        state = run.init()
+    program = Program.of(experiment)
+    ready = list(program.batches(stop=2))
+    state = program.init()
+    begin = time.perf_counter()
+    compiled = program.step.lower(state, ready[0]).compile()
+    compile_seconds = time.perf_counter() - begin
+    operations = step_flops(program)
+    times = []
+    for i in range(steps + 2):
         begin = time.perf_counter()
-        compiled = run.step.lower(state, ready[0]).compile()  # pyrefly: ignore[missing-attribute]
-        compile_seconds = time.perf_counter() - begin
-        operations = flops(run.step, state, ready[0])
-        times = []
-        for i in range(steps + 2):
-            begin = time.perf_counter()
-            state, scalars = compiled(state, ready[i % 2])
-            jax.block_until_ready((state, scalars))
-            times.append(time.perf_counter() - begin)
+        state, scalars = compiled(state, ready[i % 2])
+        jax.block_until_ready((state, scalars))
+        times.append(time.perf_counter() - begin)
     seconds = statistics.median(times[2:])
-    objective: Any = experiment.objective
-    rate = matmul_rate(getattr(getattr(objective, "net", None), "dtype", "float32")) * jax.device_count()
+    modules = [learner.module for learner in experiment.objective.learners.values()]
+    rate = matmul_rate(getattr(modules[0], "dtype", "float32")) * jax.device_count()
     memory = compiled.memory_analysis()
     chip = chips.of_device_kind(jax.devices()[0].device_kind)
-    model = model_flops(experiment, data, run)
+    model = model_flops(program)
     peak = jax.devices()[0].memory_stats() or {}
     return {
         "data": origin,
@@ -98,20 +88,20 @@ def main() -> int:
     parser.add_argument("configs", nargs="+", type=pathlib.Path)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch-size", type=int)
-    parser.add_argument("--image", type=size, metavar="HxWxC", help="size of fake pictures, where nothing tells it")
+    parser.add_argument("--image", type=size, metavar="HxWxC", help="size of fake images, where nothing tells it")
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    args = parser.parse_args()
     rows = {}
-    for path in given.configs:
+    for path in args.configs:
         try:
-            experiment = configs.load(path)
-            if given.batch_size:
-                experiment = dataclasses.replace(experiment, batch_size=given.batch_size)
-            rows[str(path)] = row = measure(experiment, given.steps, given.image)
+            experiment = files.load(path)
+            if args.batch_size:
+                experiment = dataclasses.replace(experiment, batch_size=args.batch_size)
+            rows[str(path)] = row = measure(experiment, args.steps, args.image)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
-        if not given.json:
+        if not args.json:
             print(f"{path} ({row['data']} data, {row['device']})")
             print(
                 f"  {row['steps_per_second']:.2f} steps/s  {row['images_per_second']:.1f} images/s"
@@ -121,7 +111,7 @@ def main() -> int:
                 + f"  memory: step {row['step_megabytes']:.0f} MB, process {row['process_megabytes']:.0f} MB",
                 flush=True,
             )
-    if given.json:
+    if args.json:
         print(json.dumps(rows))
     return 0
 

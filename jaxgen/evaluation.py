@@ -47,7 +47,9 @@ def sums(
     return None if pending is None else _add(total, pending)
 
 
-def evaluation_batches(program: Program, examples: Examples, size: int | None = None) -> Iterator[dict[str, np.ndarray]]:
+def evaluation_batches(
+    program: Program, examples: Examples, size: int | None = None
+) -> Iterator[dict[str, np.ndarray]]:
     """Return every test example once, in batches of `test_batch_size` (or `size`), or what next divides over devices.
 
     Of each batch a process gets the rows that its devices hold.

@@ -1,4 +1,4 @@
-"""An experiment is a value: it names real objects, prints, compares, and survives as JSON beside its results."""
+"""An experiment is a value: it names real objects, prints, compares, and is kept as JSON with its results."""
 
 import dataclasses
 from typing import Any
@@ -43,12 +43,12 @@ class Experiment:
     keep: int = 2
     """Number of latest checkpoints to keep."""
     snapshot_every: int = 0
-    """Steps between snapshots of the moving averages, all kept, from which `--ema` makes averages of other lengths
+    """Steps between snapshots of the EMAs, all kept, from which `--ema` makes EMAs of other lengths
     afterwards; 0: none."""
     mesh: MeshShape = MeshShape()
     """How the devices are laid out."""
     rule: Rule = Replicated()
-    """Where parameters, optimizer state and averages lie on the mesh."""
+    """Where parameters, optimizer state and EMAs lie on the mesh."""
     loggers: tuple[Any, ...] = (Terminal(), JsonLines(), TensorBoard())
     """Where metrics, previews and notes go, of `Logger`: Terminal, JsonLines, TensorBoard, WandB, or one's own."""
     divergence: Divergence = Stop()
@@ -68,4 +68,5 @@ class Experiment:
             lacking = ", ".join(sorted(name for name in members if not hasattr(self.objective, name)))
             raise UserError(f"{type(self.objective).__name__} is not an Objective: it lacks {lacking}")
         # One number, one place: an objective's schedules always span the experiment's steps.
-        object.__setattr__(self, "objective", dataclasses.replace(self.objective, total_steps=self.steps))
+        objective: Any = self.objective
+        object.__setattr__(self, "objective", dataclasses.replace(objective, total_steps=self.steps))

@@ -19,12 +19,12 @@ from jaxgen.optim.gradients import gradients
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.parallel.activations import over_groups
 from jaxgen.state import Net, State, create, update
-from jaxgen.typing import Batch, Spec, Tree
+from jaxgen.typing import Spec, Tree
 
 Scalars = dict[str, Float[Array, ""]]  # what one step reports, over the global batch
 # (params, stats, batch, key) -> loss, (new stats, scalars); params and stats by the learners' names
 JointLoss = Callable[
-    [dict[str, Tree], dict[str, Tree], Batch, PRNGKeyArray], tuple[Array, tuple[dict[str, Tree], Scalars]]
+    [dict[str, Tree], dict[str, Tree], Tree, PRNGKeyArray], tuple[Array, tuple[dict[str, Tree], Scalars]]
 ]
 
 
@@ -119,7 +119,7 @@ def first_state(nets: Mapping[str, Net], extra: Tree = None) -> State:
 def joint_step(
     learners: Mapping[str, Learner],
     state: State,
-    batch: Batch,
+    batch: Tree,
     key: PRNGKeyArray,
     loss: JointLoss,
     *,
@@ -136,7 +136,7 @@ def joint_step(
     params = {name: nets[name].params for name in learners if name not in frozen}
     stats = {name: nets[name].stats for name in learners}
 
-    def of_learning(params: Tree, stats: Tree, batch: Batch, key: PRNGKeyArray) -> tuple[Array, tuple[Tree, Scalars]]:
+    def of_learning(params: Tree, stats: Tree, batch: Tree, key: PRNGKeyArray) -> tuple[Array, tuple[Tree, Scalars]]:
         return loss({**params, **frozen}, stats, batch, key)
 
     grads, stats, scalars = gradients(of_learning, params, stats, batch, key, microbatches)

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 
 def numbered(key: PRNGKeyArray, numbers: Int[Array, " b"]) -> Key[Array, " b"]:
-    """Return the key of each number, whatever others are asked for beside it."""
+    """Return the key of each number, which depends on no other number."""
     return jax.vmap(jax.random.fold_in, (None, 0))(key, numbers)
 
 

@@ -145,7 +145,7 @@ class Generative(Protocol):
         """Make one sample from each row of noise: b functions of (state, noise, key, condition) and nothing else.
 
         `condition` holds the arrays that `conditions` names, as a batch does. `guide` is the state of the guiding
-        model, where guidance asks for one. What is random beside the noise is drawn from the keys.
+        model, where guidance asks for one. What is random in addition to the noise is drawn from the keys.
         """
         ...
 

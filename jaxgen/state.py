@@ -22,11 +22,11 @@ class Net:
     params: Tree  # trained weights, f32
     stats: Tree  # non-trained collections such as batch statistics; {} where the network has none
     opt: Tree  # the optimizer's state
-    ema: Any  # tuple[Tree, ...]: moving averages of params; () where none is kept
+    ema: Any  # tuple[Tree, ...]: its EMAs, moving averages of params; () where none is kept
 
     @property
     def best_params(self) -> Tree:
-        """The weights to evaluate with: the first average where one is kept, otherwise the trained ones."""
+        """The weights to evaluate with: the first EMA where one is kept, otherwise the trained ones."""
         return self.ema[0] if self.ema else self.params
 
 
@@ -37,12 +37,12 @@ class State:
     # Any: in the trees that JAX and Orbax make of a State, anything may stand for a leaf, or for an empty branch.
     step: Any  # i32[]: updates made so far
     nets: Any  # dict[str, Net]
-    extra: Any  # dict[str, Tree]: what an objective carries beside its nets
+    extra: Any  # dict[str, Tree]: what an objective carries besides its nets
 
 
-def create(params: Tree, stats: Tree, tx: optax.GradientTransformation, averages: int = 0) -> Net:
-    """Make a Net that has taken no step; each of its averages starts as a copy of the weights."""
-    ema = tuple(jax.tree.map(jnp.copy, params) for _ in range(averages))
+def create(params: Tree, stats: Tree, tx: optax.GradientTransformation, emas: int = 0) -> Net:
+    """Make a Net that has taken no step; each of its EMAs starts as a copy of the weights."""
+    ema = tuple(jax.tree.map(jnp.copy, params) for _ in range(emas))
     return Net(params=params, stats=stats, opt=tx.init(params), ema=ema)
 
 
@@ -54,7 +54,7 @@ def update(
     stats: Tree,
     decays: Sequence[float | Float[Array, ""]] = (),
 ) -> Net:
-    """Take one optimizer step and move each average: ema <- d·ema + (1 - d)·params."""
+    """Take one optimizer step and move each EMA: ema <- d·ema + (1 - d)·params."""
     updates, opt = tx.update(grads, net.opt, net.params)
     params = optax.apply_updates(net.params, updates)
     moved = [optax.incremental_update(params, ema, 1.0 - d) for ema, d in zip(net.ema, decays, strict=True)]

@@ -20,16 +20,22 @@ def environment(cache: pathlib.Path) -> dict[str, str]:
 
 
 def start(
-    *arguments: str | pathlib.Path, cache: pathlib.Path, within: Sequence[str] = (), **more: str
+    *arguments: str | pathlib.Path,
+    cache: pathlib.Path,
+    within: Sequence[str] = (),
+    cwd: pathlib.Path = ROOT,
+    **more: str,
 ) -> subprocess.Popen[str]:
-    """Start Python on the arguments, where `within` is a command that runs another somewhere."""
+    """Start Python on the arguments in a folder, where `within` is a command that runs another somewhere."""
     command = [*within, sys.executable, *map(str, arguments)]
     return subprocess.Popen(
-        command, cwd=ROOT, env=environment(cache) | more, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command, cwd=cwd, env=environment(cache) | more, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
 
-def call(*arguments: str | pathlib.Path, cache: pathlib.Path, **more: str) -> subprocess.CompletedProcess[str]:
-    process = start(*arguments, cache=cache, **more)
+def call(
+    *arguments: str | pathlib.Path, cache: pathlib.Path, cwd: pathlib.Path = ROOT, **more: str
+) -> subprocess.CompletedProcess[str]:
+    process = start(*arguments, cache=cache, cwd=cwd, **more)
     out, err = process.communicate(timeout=300)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)

@@ -1,4 +1,4 @@
-"""The house: imports point down, some rooms never meet, and nobody asks an objective for what its Protocols do not name."""
+"""The house: imports point down, some rooms never meet, and an objective is what its Protocols name."""
 
 import ast
 import inspect

@@ -222,7 +222,7 @@ def test_without_padding_each_cell_is_the_classifier_on_that_crop(net: Cnn | Vgg
 
 def test_a_window_of_another_size_is_refused():
     net = Cnn(widths=(4, 6), depths=(1, 1), hidden=(10,))
-    with pytest.raises(UserError, match="sees 64 cells"):
+    with pytest.raises(UserError, match="takes 64 cells"):
         convolutionalize(net, fill(net, 32, 32)["params"], (7, 7))
 
 

@@ -217,8 +217,11 @@ def forward(name: str, dtype: Any = "float32") -> Any:
 @every_net
 def test_the_null_class_is_no_class_and_the_others_differ(name: str) -> None:
     f, _ = forward(name)
-    rows = np.asarray(f(jnp.full(5, 0.3), one_hot(jnp.array([0, 1, 2, 3, 3]), 3)))
-    np.testing.assert_array_equal(rows[4], rows[3])
+    label = one_hot(jnp.array([0, 1, 2, 3, 3]), 3)
+    rows = np.asarray(f(jnp.full(5, 0.3), label))
+    # The same rows of the batch are compared: how a row is rounded can depend on its place in it.
+    np.testing.assert_array_equal(f(jnp.full(5, 0.3), label.at[:, 3].set(0.0)), rows)
+    assert relative(rows[4], rows[3]) < 1e-5
     assert min(np.abs(rows[i] - rows[j]).max() for i in range(4) for j in range(i)) > 1e-3
     assert (
         relative(f(jnp.full(5, 0.4), one_hot(jnp.full(5, 3), 3))[0], rows[3]) > 1e-3

@@ -68,6 +68,12 @@ def test_fake_devices_say_what_they_cannot_tell(eight):
     assert told["collective_bytes"]["by_axis"].keys() == {"replica"}
     assert all(told[name] is None for name in ("fits", "hbm_bytes", "step_seconds", "images_per_second", "mfu"))
     assert "fake devices have no speed" in "\n".join(text.lines(told))
+    assert told["unknown_loops"] == 0
+    warning = f"warning: a loop of unknown length is {LOW}"
+    assert warning in text.lines(told | {"unknown_loops": 1})
+    failed = {"topology": "cpu:8", "chips": 8, "batch_size": 8, "error": "too many"}
+    assert text.table([failed, told | {"unknown_loops": 1}])[-1] == warning
+    assert not any("warning" in line for line in (*text.lines(told), *text.table([failed, told])))
 
 
 @pytest.mark.slow
@@ -102,6 +108,7 @@ def test_sampling_is_planned_too(eight):
     share = told["flops_per_chip_per_step"] / step["flops_per_chip_per_step"]
     assert 10 / 3 * 0.9 < share < 10 / 2 * 1.1
     assert "batch" not in told["bytes_per_chip"]
+    assert told["unknown_loops"] == step["unknown_loops"] == 0
     with pytest.raises(UserError, match="Classification draws no samples; drop --sample"):
         planner.plan_sampling(*small("classification"), eight)
 
@@ -317,25 +324,19 @@ def test_only_absent_data_is_faked(tmp_path):
         fake_data.with_data(on(folder), (32, 32, 3))
 
 
+LOW = "counted once: FLOPs, bytes and times are too low"
+
+
+@pytest.mark.slow
 def test_loops_of_unknown_length_are_said(eight):
     """An adaptive solver goes on until its error is small: its number of steps is not known in advance."""
     experiment, data = small()
-    assert planner.plan_sampling(experiment, data, eight)["unknown_loops"] == 0
     sampling = dataclasses.replace(experiment.objective.sampling, solver=Adaptive())
     objective = dataclasses.replace(experiment.objective, sampling=sampling)
     report = planner.plan_sampling(dataclasses.replace(experiment, objective=objective), data, eight)
     loops = report["unknown_loops"]
     assert loops > 1  # diffrax has loops in loops
-    low = "counted once: FLOPs, bytes and times are too low"
-    assert text.sampling_lines(report)[-1] == f"  warning: {loops} loops of unknown length are {low}"
-    step = planner.plan(experiment, data, eight)
-    assert step["unknown_loops"] == 0
-    assert "warning" not in "\n".join(text.lines(step))
-    warning = f"warning: a loop of unknown length is {low}"
-    assert warning in text.lines(step | {"unknown_loops": 1})
-    row = {"topology": "v5e:2x2", "chips": 4, "batch_size": 8, "error": "too many"}
-    assert text.table([row, step | {"unknown_loops": 1}])[-1] == warning
-    assert not any("warning" in line for line in text.table([row, step]))
+    assert text.sampling_lines(report)[-1] == f"  warning: {loops} loops of unknown length are {LOW}"
 
 
 # By the TPU's compiler.

@@ -1,7 +1,7 @@
 """DDPM on digits: a net that predicts the noise of a thousand small steps, sampled by DDIM in fifty.
 
-Result: fd_digits_cnn 1.568 (baseline 0.448) and 4.460 bits/dim of the test digits (one Hutchinson probe) after 6.6 min on
-2 CPU cores beside other jobs (uv run train.py configs/diffusion/digits_ddpm.py)
+Result: fd_digits_cnn 1.568 (baseline 0.448) and 4.460 bits/dim of the test digits (one Hutchinson probe) after 6.6 min
+on 2 CPU cores while other jobs ran (uv run train.py configs/diffusion/digits_ddpm.py)
 """
 
 from configs.diffusion import digits_edm

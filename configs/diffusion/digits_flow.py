@@ -1,6 +1,6 @@
 """Rectified flow on digits: straight lines from noise to handwriting, the net and the budget of digits_edm.
 
-Result: fd_digits_cnn 0.824 (baseline 0.448) after 4.2 min on 2 CPU cores beside another job (uv run train.py
+Result: fd_digits_cnn 0.824 (baseline 0.448) after 4.2 min on 2 CPU cores while another job ran (uv run train.py
 configs/diffusion/digits_flow.py)
 """
 

@@ -1,7 +1,7 @@
 """EDM in the plane: a two-arm spiral whose density is known, so that samples and likelihoods can be held to it.
 
 Result: log-likelihood -0.155 nats of the test points (-0.157 under the true density), 200 of 200 modes, 0.988 of the
-samples within 3 std of one (0.996 of the data), after 3.2 min on 2 CPU cores beside another job (uv run train.py
+samples within 3 std of one (0.996 of the data), after 3.2 min on 2 CPU cores while another job ran (uv run train.py
 configs/diffusion/toy2d_edm.py)
 """
 

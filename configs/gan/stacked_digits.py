@@ -1,8 +1,8 @@
 """A thousand modes: three digits in three channels, all triples equally likely, by R3GAN's losses.
 
 Result: all 1,000 modes in 26,000 samples, KL 0.045 from uniform (real triples: 0.0196, baseline: 0.0192), after 6.3 min
-on 2 CPU cores beside two other jobs (uv run train.py configs/gan/stacked_digits.py). These are 8×8 digits, read by
-digits_cnn: published numbers of Stacked MNIST do not compare.
+on 2 CPU cores with two other jobs running (uv run train.py configs/gan/stacked_digits.py). These are 8×8 digits,
+read by digits_cnn: published numbers of Stacked MNIST do not compare.
 """
 
 from jaxgen.adversarial.penalties import R1, R2

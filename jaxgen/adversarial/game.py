@@ -169,7 +169,7 @@ def generator_loss(
     keys: Key[Array, "3"],
     step: Int[Array, ""],
 ) -> Float[Array, ""]:
-    """Return what the maker of these fakes minimises against one discriminator, to be added to its other terms.
+    """Return what the generator of these fakes minimises against one discriminator, to be added to its other terms.
 
     The keys are of the augmentation of real images and of fakes, and of the discriminator. A loss that is not paired
     does not look at `real`, and the compiler drops what is computed of it.

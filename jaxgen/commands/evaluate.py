@@ -29,7 +29,7 @@ def run(prog: str, arguments: list[str]) -> None:
     use_compilation_cache()
     opened, guide = generator.opened(args)
     opened = opened.with_experiment(_measured(opened.experiment, args.samples, args.inception_weights))
-    results = evaluate(opened.program, opened.state, guide and guide.state)
+    results = evaluate(opened.program, opened.state, guide)
     if args.json:
         return print_json({"step": opened.step, "metrics": results})
     print(f"step {opened.step}")

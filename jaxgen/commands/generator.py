@@ -13,6 +13,7 @@ from jaxgen.objective import Generative
 from jaxgen.runs.folder import RunFolder
 from jaxgen.runs.restore import Restored, restore, with_ema
 from jaxgen.sampling import Asked, asked
+from jaxgen.state import State
 
 
 def add_options(parser: Parser) -> None:
@@ -25,14 +26,14 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--guide", type=pathlib.Path, metavar="RUN", help="the guiding model, for Autoguidance")
 
 
-def opened(args: argparse.Namespace) -> tuple[Restored, Restored | None]:
-    """Open the run, and with --guide the guiding model, and change the way it makes samples as the options say.
+def opened(args: argparse.Namespace) -> tuple[Restored, State | None]:
+    """Open the run, and with --guide the state of the guiding model; change how samples are made as the options say.
 
     Raises UserError for options that the run's objective does not have.
     """
     folder = RunFolder(args.folder, tuple(args.allow))
     run = restore(folder, args.step, note)
-    guide = restore(RunFolder(args.guide, tuple(args.allow)), None, note) if args.guide else None
+    guide = restore(RunFolder(args.guide, tuple(args.allow)), None, note).state if args.guide else None
     names = ("solver", "schedule", "guidance", "truncation")
     options = parse_options({name: getattr(args, name) for name in names})
     objective = run.program.objective

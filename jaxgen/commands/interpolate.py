@@ -40,7 +40,7 @@ def run(prog: str, arguments: list[str]) -> None:
         opened.program, opened.state, numbers, args.seed,
         condition=generator.condition(opened, numbers, args.label),
         towards=((numbers + 1) % args.n, share),
-        guide=guide and guide.state,
+        guide=guide,
     )  # fmt: skip
     with writing():
         if animated:

@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
     def allowing(self) -> "Parser":
         self.add_argument(
             "--allow", action="append", default=[], metavar="PACKAGE",
-            help="let the run folder name classes of this package too, beside jaxgen's and your own project's",
+            help="let the run folder name classes of this package too, besides jaxgen's and your own project's",
         )  # fmt: skip
         return self
 

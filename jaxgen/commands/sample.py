@@ -28,7 +28,7 @@ def run(prog: str, arguments: list[str]) -> None:
     generator.check(opened, {"n": args.n}, args.seed, args.label, [args.out, args.npz])
     numbers = np.arange(args.n, dtype=np.int32)
     condition = generator.condition(opened, numbers, args.label)
-    samples = draw(opened.program, opened.state, numbers, args.seed, condition=condition, guide=guide and guide.state)
+    samples = draw(opened.program, opened.state, numbers, args.seed, condition=condition, guide=guide)
     labels = condition.get("label")
     with writing():
         sheet.save_png(args.out, sheet.samples(samples, labels, opened.classes))

@@ -12,11 +12,12 @@ from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 
 
-def load(path: pathlib.Path) -> Experiment:
+def load(path: str | pathlib.Path) -> Experiment:
     """Return the experiment that a config file's `config()` makes.
 
     Raises UserError if the file is not there, cannot be run, or makes something else.
     """
+    path = pathlib.Path(path)
     if not path.is_file():
         near = difflib.get_close_matches(path.stem, [file.stem for file in find()], n=3, cutoff=0.5)
         paths = [str(file) for file in find() if file.stem in near]

@@ -53,7 +53,7 @@ class Modes:
             "std_ratio": found.std_ratio,
             "std_ratio_floor": baseline.std_ratio,
             "kl": fidelity.kl_to_uniform(found.counts),
-            "kl_floor": fidelity.kl_floor(found.counts),
+            "kl_floor": fidelity.kl_baseline(found.counts),
             "protocol": view.protocol
             | {"modes": {"samples": len(points), "of": len(centres), "radius_in_std": self.radius}},
         }

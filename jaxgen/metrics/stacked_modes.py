@@ -48,7 +48,7 @@ class StackedModes:
             "modes_real": int((real > 0).sum()),
             "kl": fidelity.kl_to_uniform(fake),
             "kl_real": fidelity.kl_to_uniform(real),
-            "kl_floor": fidelity.kl_floor(fake),
+            "kl_floor": fidelity.kl_baseline(fake),
             "protocol": view.protocol
             | {"triples": {"samples": len(image), "of": MODES, "classifier": DigitsCnn().name, "real_seed": self.seed}},
         }

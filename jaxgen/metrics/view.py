@@ -78,9 +78,14 @@ def with_samples(metrics: tuple[Any, ...], samples: int) -> tuple[Any, ...]:
     """
     if not any(isinstance(metric, OfSamples) for metric in metrics):
         raise UserError("--samples: this run's config measures no samples")
-    return tuple(
-        dataclasses.replace(metric, samples=samples) if isinstance(metric, OfSamples) else metric for metric in metrics
-    )
+
+    def changed(metric: Any) -> Any:
+        if not isinstance(metric, OfSamples):
+            return metric
+        of_samples: Any = metric
+        return dataclasses.replace(of_samples, samples=samples)
+
+    return tuple(changed(metric) for metric in metrics)
 
 
 def finite(samples: Samples) -> Samples:

@@ -10,7 +10,7 @@ from jaxgen.typing import Precision
 
 
 class Cnn(nn.Module):
-    """Classify small pictures: a SmallBackbone, then dense layers over its last map."""
+    """Classify small images: a SmallBackbone, then dense layers over its last map."""
 
     classes: int = 10
     widths: tuple[int, ...] = (64, 128)
@@ -22,14 +22,14 @@ class Cnn(nn.Module):
     dropout: float = 0.5
     """Share of a hidden dense layer's outputs set to 0 in training."""
     window: tuple[int, int] | None = None
-    """None: logits [b n] for the whole picture. (rows, columns): logits [b h w n], one for each window of the last
+    """None: logits [b n] for the whole image. (rows, columns): logits [b h w n], one for each window of the last
     map, from dense layers that `convolutionalize` turned into convolutions."""
     padding: Padding = "SAME"
     """Of convolutions and pools."""
     dtype: Precision = "float32"
     """Type to compute in; parameters and logits are float32."""
     remat: bool = False
-    """Compute each stage again in the backward pass instead of keeping what lies inside it."""
+    """Recompute each stage in the backward pass rather than keep its activations."""
 
     @nn.compact
     def __call__(

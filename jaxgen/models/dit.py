@@ -119,7 +119,7 @@ class SinCos:
 
     side: int | None = None
     """Rows and columns of the grid trained on: those of any other are scaled to span the same 0 to `side`, so that no
-    position is new to the net. None: positions are counted in patches whatever the size."""
+    position is new to the net. None: positions are counted in patches at any size."""
 
     def table(self, rows: int, columns: int, width: int) -> np.ndarray:
         """Return f32[rows·columns width]; raise UserError unless `width` is a multiple of 4."""

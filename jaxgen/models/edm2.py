@@ -148,7 +148,7 @@ class Edm2UNet(nn.Module):
     blocks: int = 3
     """Residual blocks per resolution on the way down; one more on the way up."""
     attention: tuple[int, ...] = (16, 8)
-    """Heights of the maps that get self-attention; the smallest map gets it once in any case."""
+    """Heights of the maps that get self-attention; the smallest map always gets it once."""
     head_channels: int = 64
     """Channels of an attention head."""
     dropout: float = 0.0
@@ -194,7 +194,7 @@ class Edm2UNet(nn.Module):
         widths = [self.model_channels * m for m in self.multipliers]
         embedding = self._embed(noise, condition, widths)
 
-        x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)  # in the place of biases
+        x = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1)  # instead of biases
         x = MPConv(widths[0], 3, self.dtype, name="in")(x)
         x = unet.walk(
             x,

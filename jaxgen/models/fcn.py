@@ -1,14 +1,14 @@
 """Fully convolutional networks for semantic segmentation: FCN-32s, 16s and 8s (Shelhamer et al., arXiv:1605.06211).
 
-Cell i of a map, along either side, is centred on the picture's pixel origin + stride · i. All layers move these two
+Cell i of a map, along either side, is centred on the image's pixel origin + stride · i. All layers move these two
 numbers in known ways:
 
     2 × 2 pools, down to stride s       origin = (s - 1) / 2 - margin
     a window of k, q of it in padding   origin + stride · ((k - 1) / 2 - q)
     deconvolution by f, nothing cropped origin - stride + stride / (2 f), then stride / f
 
-So the crops that lay one map over another, and the last one over the picture, follow from the geometry. For the
-paper's they are the numbers it is known by: 19 (32s); 5, 27 (16s); 5, 9, 31 (8s).
+So the crops that lay one map over another, and the last one over the image, follow from the geometry. For the
+paper's geometry they are its well-known numbers: 19 (32s); 5, 27 (16s); 5, 9, 31 (8s).
 """
 
 import dataclasses
@@ -28,10 +28,10 @@ from jaxgen.typing import Precision
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """Where an FCN surrounds what it sees with zeros."""
+    """Where an FCN pads its input and its last map with zeros."""
 
     margin: int
-    """Pixels added on each side of the picture."""
+    """Pixels added on each side of the image."""
     multiple: int
     """Further pixels at the bottom and on the right make both sides a multiple of this."""
     padding: Padding
@@ -40,12 +40,12 @@ class Geometry:
 
 # The paper's: conv1_1 padded by 100, that is a margin of 99 before a convolution padded by 1; fc6 not padded.
 PAPER = Geometry(margin=99, multiple=1, padding="VALID")
-# No margin, hence far less work on a small picture; where sides are multiples of 32 no pixel is added at all.
+# No margin, hence far less work on a small image; where sides are multiples of 32 no pixel is added at all.
 SAME = Geometry(margin=0, multiple=32, padding="SAME")
 
 
 class Scores(NamedTuple):
-    """A map of class scores f32[b h w n] and where it lies."""
+    """A map of class scores f32[b h w n], with its stride and origin in the image."""
 
     values: Array
     stride: int
@@ -68,7 +68,7 @@ def fuse(coarse: Scores, fine: Scores) -> Scores:
 
 
 class Fcn(nn.Module):
-    """Segment pictures of any size: a classifier's maps, scored at strides 32, 16 and 8, enlarged and added.
+    """Segment images of any size: a classifier's maps, scored at strides 32, 16 and 8, enlarged and added.
 
     The layers that score begin at zero: training begins from an even guess.
     """
@@ -81,7 +81,7 @@ class Fcn(nn.Module):
     hidden: tuple[int, ...] = (4096, 4096)
     """Channels of the convolutions between the last map and its scores: fc6 and fc7."""
     window: int = 7
-    """Rows and columns of the last map that the first of them sees."""
+    """Rows and columns of the last map that the first of them covers."""
     dropout: float = 0.5
     """Share of their outputs set to 0 in training."""
     skip_scale: tuple[float, float] = (0.01, 0.0001)
@@ -95,7 +95,7 @@ class Fcn(nn.Module):
     def __call__(self, image: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w n"]:
         """Map image f32[b h w c] in [-1, 1] to logits f32[b h w n].
 
-        Raises UserError where a geometry of the user's own leaves part of the picture without scores.
+        Raises UserError where the geometry leaves part of the image without scores.
         """
         _, height, width, _ = image.shape
         margin, window, padding = self.geometry.margin, self.window, self.geometry.padding
@@ -133,7 +133,7 @@ class Fcn(nn.Module):
         logits = scores.values[:, max(first, 0) : first + height, max(first, 0) : first + width]
         if logits.shape[1:3] != (height, width) or 0 in coarsest.shape:
             raise UserError(
-                f"fcn: {self.geometry} and a window of {window} leave part of a {height} × {width} picture without"
+                f"fcn: {self.geometry} and a window of {window} leave part of a {height} × {width} image without"
                 " scores: use a wider margin, a smaller window, or the geometry SAME"
             )
         return logits

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-SIDE = 299  # height and width that the net sees
+SIDE = 299  # height and width of the net's input
 
 Kernel = tuple[int, int]
 
@@ -136,7 +136,7 @@ class MixedE(nn.Module):
 
 
 class InceptionV3(nn.Module):
-    """Map pictures f32[b 299 299 3] in [-1, 1) to pooled features f32[b 2048] and logits f32[b 1008]."""
+    """Map images f32[b 299 299 3] in [-1, 1) to pooled features f32[b 2048] and logits f32[b 1008]."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w 3"]) -> tuple[Float[Array, "b 2048"], Float[Array, "b 1008"]]:
@@ -172,5 +172,5 @@ def resize(x: Float[Array, "b _ _ c"]) -> Float[Array, f"b {SIDE} {SIDE} c"]:
 
 
 def preprocess(image: Float[Array, "b _ _ 3"]) -> Float[Array, f"b {SIDE} {SIDE} 3"]:
-    """Bring pictures in [-1, 1], where 8-bit level i is i/127.5 - 1, to what the net sees: (level - 128) / 128."""
+    """Bring images in [-1, 1], where 8-bit level i is i/127.5 - 1, to the net's input: (level - 128) / 128."""
     return (resize((image + 1.0) * 127.5) - 128.0) / 128.0

@@ -77,7 +77,7 @@ class R3ganGenerator(nn.Module):
     embedding: int = 64
     """Length of a class' vector."""
     full_precision_stages: int = 1
-    """Lowest resolutions that compute in float32, whatever `dtype` is."""
+    """Number of lowest resolutions that compute in float32 for every `dtype`."""
     dtype: Precision = "float32"
     """Type that the other resolutions compute in; parameters, embeddings and the output are float32."""
 
@@ -135,7 +135,7 @@ class R3ganDiscriminator(nn.Module):
     embedding: int = 768
     """Length of a class' vector, and of the image's features that it is multiplied with."""
     full_precision_stages: int = 1
-    """Lowest resolutions that compute in float32, whatever `dtype` is."""
+    """Number of lowest resolutions that compute in float32 for every `dtype`."""
     dtype: Precision = "float32"
     """Type that the other resolutions compute in; parameters, embeddings and the output are float32."""
 

@@ -91,7 +91,7 @@ class SongUNet(nn.Module):
     blocks: int = 4
     """Residual blocks per resolution on the way down; one more on the way up."""
     attention: tuple[int, ...] = (16,)
-    """Heights of the maps that get self-attention; the smallest map gets it once in any case."""
+    """Heights of the maps that get self-attention; the smallest map always gets it once."""
     head_channels: int | None = None
     """Channels of an attention head; None for one head of them all."""
     embedding: int = 4

@@ -10,7 +10,7 @@ from jaxgen.typing import Precision
 
 
 class Vgg(nn.Module):
-    """Classify with VGG: its convolutions, then fc6, fc7 and score (fc8), which the paper runs on 224 × 224 pictures.
+    """Classify with VGG: its convolutions, then fc6, fc7 and score (fc8), which the paper runs on 224 × 224 images.
 
     Parameters and results are torchvision's, but for the order in which fc6 sees the last map: here rows, columns,
     channels; there channels, rows, columns.
@@ -26,14 +26,14 @@ class Vgg(nn.Module):
     dropout: float = 0.5
     """Share of the outputs of fc6 and fc7 set to 0 in training."""
     window: tuple[int, int] | None = None
-    """None: logits [b n] for the whole picture. (rows, columns): logits [b h w n], one for each window of the last
+    """None: logits [b n] for the whole image. (rows, columns): logits [b h w n], one for each window of the last
     map, from dense layers that `convolutionalize` turned into convolutions."""
     padding: Padding = "SAME"
     """Of convolutions; pools round down."""
     dtype: Precision = "float32"
     """Type to compute in; parameters and logits are float32."""
     remat: bool = False
-    """Compute each stage again in the backward pass instead of keeping what lies inside it."""
+    """Recompute each stage in the backward pass rather than keep its activations."""
 
     @nn.compact
     def __call__(

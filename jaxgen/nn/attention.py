@@ -28,10 +28,10 @@ def split_heads(qkv: Float[Array, "b *s c"], size: int) -> tuple[Heads, Heads, H
 
 
 def attend(q: Heads, k: Heads, v: Heads) -> Float[Array, "b t c"]:
-    """Average values by softmax(q·k / √d), taken in float32 whatever the arrays' type; heads return to channels.
+    """Average values by softmax(q·k / √d), taken in float32 for arrays of every type; heads return to channels.
 
-    On NVIDIA GPUs cuDNN's flash attention does it (arXiv:2307.08691), which never writes all weights to memory, where
-    it takes such arrays; a warning says why where it does not.
+    On NVIDIA GPUs it uses cuDNN's flash attention (arXiv:2307.08691), which never writes all weights to memory, where
+    that supports the arrays; otherwise a warning says why not.
     """
     b, t, _, _ = q.shape
     device = jax.devices()[0]
@@ -45,7 +45,7 @@ def attend(q: Heads, k: Heads, v: Heads) -> Float[Array, "b t c"]:
 
 
 def unfit_for_flash(q: Heads, device: Any, mesh: Any) -> str | None:
-    """Say why cuDNN's flash attention does not take such queries on a device and a mesh; None if it does."""
+    """Say why cuDNN's flash attention does not support the queries on a device and a mesh; None if it does."""
     capability = getattr(device, "compute_capability", None)
     if capability is None or float(capability) < 8.0:
         return f"{device.device_kind} is no NVIDIA GPU from Ampere on"

@@ -19,7 +19,7 @@ class SmallBackbone(nn.Module):
     dtype: Precision = "float32"
     """Type to compute in."""
     remat: bool = False
-    """Compute each stage again in the backward pass instead of keeping what lies inside it."""
+    """Recompute each stage in the backward pass rather than keep its activations."""
 
     @nn.compact
     def __call__(self, image: Float[Array, "b h w c"], *, train: bool) -> tuple[Float[Array, "b _ _ _"], ...]:
@@ -59,7 +59,7 @@ class VggBackbone(nn.Module):
     dtype: Precision = "float32"
     """Type to compute in."""
     remat: bool = False
-    """Compute each stage again in the backward pass instead of keeping what lies inside it."""
+    """Recompute each stage in the backward pass rather than keep its activations."""
 
     @nn.compact
     def __call__(self, image: Float[Array, "b h w c"], *, train: bool) -> tuple[Float[Array, "b _ _ _"], ...]:

@@ -1,4 +1,4 @@
-"""Layers with an equalised learning rate (arXiv:1710.10196, section 4.1), as StyleGAN's heirs stack them.
+"""Layers with an equalised learning rate (arXiv:1710.10196, section 4.1), as StyleGAN and its successors use them.
 
 Weights start as standard normal numbers and are scaled at run time by 1 / √fan_in. So Adam, whose steps do not depend
 on a gradient's size, moves every layer by the same share of its dynamic range.
@@ -17,7 +17,7 @@ DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 
 
 def leaky(x: Float[Array, "*s"], gain: float = math.sqrt(2.0)) -> Float[Array, "*s"]:
-    """Leaky ReLU of slope 0.2, times `gain`; √2 keeps the mean square of a standard normal x, but for 4 %."""
+    """Leaky ReLU of slope 0.2, times `gain`; √2 keeps the mean square of a standard normal x to within 4 %."""
     return nn.leaky_relu(x, 0.2) * gain
 
 
@@ -28,7 +28,7 @@ class EqualizedDense(nn.Module):
     rate: float = 1.0
     """Learning rate of this layer over that of the others."""
     start: float = 0.0
-    """Where the bias starts; `rate` multiplies it."""
+    """Initial bias, before `rate` multiplies it."""
 
     @nn.compact
     def __call__(self, x: Float[Array, "b i"]) -> Float[Array, "b o"]:
@@ -57,7 +57,7 @@ class EqualizedConv(nn.Module):
         if self.down > 1:
             blur = blur_kernel()
             near, far = margin + (len(blur) - self.down + 1) // 2, margin + (len(blur) - self.down) // 2
-            # All zeros go around the map before the blur. A 1×1 kernel sees every `down`-th pixel only: blur no others.
+            # All zeros go around the map before the blur. A 1×1 kernel reads only every `down`-th pixel: blur those.
             stride, margin = (1 if self.size == 1 else self.down), 0
             x = upfirdn2d(x, blur, down=self.down // stride, pad=(near, far, near, far))
         x = jax.lax.conv_general_dilated(

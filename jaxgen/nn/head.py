@@ -20,8 +20,8 @@ class Head(nn.Module):
     hidden: tuple[int, ...] = ()
     """Widths of the layers before the last."""
     window: tuple[int, int] | None = None
-    """Rows and columns that the first layer sees as it slides over the map, giving a map of logits: layers are
-    convolutions. None: it sees the whole map, flattened, and gives one vector of logits."""
+    """Rows and columns that the first layer covers as it slides over the map, giving a map of logits: layers are
+    convolutions. None: it takes the whole map, flattened, and gives one vector of logits."""
     padding: Padding = "VALID"
     """Of the sliding window."""
     first: int = 1
@@ -40,5 +40,5 @@ class Head(nn.Module):
         for number, (width, layer) in enumerate(zip(self.hidden, layers[:-1], strict=True), start=self.first):
             x = nn.relu(layer(width, kernel_init=nn.initializers.he_normal(), dtype=self.dtype, name=f"fc{number}")(x))
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
-        # Logits are float32 whatever the rest is: they are few, and sums of many terms.
+        # Logits are float32 for every `dtype`: they are few, and sums of many terms.
         return layers[-1](self.classes, kernel_init=self.score_init, name="score")(x.astype(jnp.float32))

@@ -17,8 +17,8 @@ def batch_norm(
     """Normalise each channel over b, h and w (arXiv:1502.03167); call it inside a compact method.
 
     Running statistics live in "batch_stats"; their variance is the biased one, mean((x - mean)²). A map with one
-    value per channel (one image, pooled to 1×1) has no variance: there the running statistics stand in and stay as
-    they are, where the batch's would let the running variance decay to zero.
+    value per channel (one image, pooled to 1×1) has no variance: there the running statistics are used and stay
+    as they are; the batch's would let the running variance decay to zero.
     """
     single = x.size == x.shape[-1]
     norm = nn.BatchNorm(

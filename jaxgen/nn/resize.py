@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-Padding = Literal["SAME", "VALID"]  # a convolution keeps the side, a pool rounds it up; or neither sees added pixels
+Padding = Literal["SAME", "VALID"]  # SAME: a convolution keeps the side, a pool rounds it up; VALID: no padding
 
 
 def bilinear(x: Float[Array, "b _ _ c"], height: int, width: int) -> Float[Array, "b _ _ c"]:

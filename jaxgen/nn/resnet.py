@@ -83,7 +83,7 @@ STAGES: dict[int, tuple[type[nn.Module], tuple[int, int, int, int]]] = {
     50: (Bottleneck, (3, 4, 6, 3)),
     101: (Bottleneck, (3, 4, 23, 3)),
     152: (Bottleneck, (3, 8, 36, 3)),
-}  # depth -> block, blocks per stage (arXiv:1512.03385, table 1; 10, 14 and 26 are their smaller likes)
+}  # depth -> block, blocks per stage (arXiv:1512.03385, table 1; 10, 14 and 26 are smaller ones of the same kinds)
 
 
 def residual_stages(

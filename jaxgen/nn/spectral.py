@@ -25,7 +25,7 @@ def spectral(layer: nn.Module, x: Shaped[Array, "b *s"], *, train: bool) -> Floa
     """Apply a named layer, its kernel or table divided by its σ; call it inside a compact method.
 
     The parameter itself stays as it is, so the gradient goes through σ. Each call takes one step of power iteration
-    from the vector kept in "spectral", where `train` leaves the new one.
+    from the vector kept in "spectral"; in training the new vector is stored there.
     """
     return _Spectral(layer, name=f"{layer.name}_spectral")(x, train)
 

@@ -1,4 +1,4 @@
-"""Zero-insertion, filtering and decimation of maps: how StyleGAN2 and its heirs resize (arXiv:1912.04958)."""
+"""Zero-insertion, filtering and decimation of maps: how StyleGAN2 and its successors resize (arXiv:1912.04958)."""
 
 import jax.numpy as jnp
 from jax import lax
@@ -31,11 +31,11 @@ def upfirdn2d(
     """
     b, h, w, c = x.shape
     left, right, top, bottom = pad
-    # Each channel is a picture of its own. A depthwise convolution (feature_group_count) says the same, but on the CPU
+    # Each channel becomes an image of its own. A depthwise convolution (feature_group_count) is the same, but on CPU
     # XLA runs it three to six times slower where it dilates, as does the gradient of a stride; else both are alike.
-    pictures = jnp.moveaxis(x, 3, 1).reshape(b * c, h, w, 1)
+    images = jnp.moveaxis(x, 3, 1).reshape(b * c, h, w, 1)
     y = lax.conv_general_dilated(
-        pictures,
+        images,
         (gain * kernel)[::-1, ::-1, None, None].astype(x.dtype),
         window_strides=(down, down),
         # XLA's dilation puts zeros between pixels, none after the last.

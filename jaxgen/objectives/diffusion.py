@@ -139,12 +139,12 @@ class Diffusion:
         k_level, k_noise, k_drop, k_net = jax.random.split(key, 4)
         x0 = to_float(batch["image"])
         t, u = self.noise_distribution.draw(k_level, x0.shape[0], self.path)
-        rows = {"x0": x0, "t": t, "u": u, "eps": jax.random.normal(k_noise, x0.shape), "condition": {}}
+        rows: Any = {"x0": x0, "t": t, "u": u, "eps": jax.random.normal(k_noise, x0.shape), "condition": {}}
         if self.classes:
             drop = jax.random.bernoulli(k_drop, self.label_dropout, t.shape)
             rows["condition"] = self._condition({"label": jnp.where(drop, self.classes, batch["label"])})
 
-        def loss(params: Tree, stats: Tree, rows: Batch, key: PRNGKeyArray) -> tuple[Array, tuple[Tree, Scalars]]:
+        def loss(params: Tree, stats: Tree, rows: Tree, key: PRNGKeyArray) -> tuple[Array, tuple[Tree, Scalars]]:
             def net(z: Array, noise: Array) -> tuple[Array, Tree]:
                 output, _, moved = self.net.train(params["net"], stats["net"], key, z, noise, rows["condition"])
                 return output, moved
@@ -160,7 +160,7 @@ class Diffusion:
     def evaluate(self, state: State, batch: Batch, key: PRNGKeyArray) -> Metrics:
         """Sum, over the valid rows, the weighted loss and the squared error at eight noise levels."""
         x0 = to_float(batch["image"])
-        # The noise of a row is a function of its place in the data, whatever batch it comes in.
+        # The noise of a row is a function of its place in the data, in any batch.
         keys = numbered(key, batch["index"])
         net = self._net(state, self._condition(batch))
         own = state.nets["weighting"].best_params if "weighting" in state.nets else {}

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from jaxgen.typing import Batch, Tree
+from jaxgen.typing import Tree
 
 
-def split_batch(batch: Batch, parts: int) -> Batch:
+def split_batch(batch: Tree, parts: int) -> Tree:
     """Divide the rows of a batch into equal parts, along a new first axis.
 
     Part j holds rows j, j + parts, …, so that each part lies on all devices.
@@ -19,11 +19,11 @@ def split_batch(batch: Batch, parts: int) -> Batch:
 
 
 # (params, stats, batch, key) -> loss, (new stats, scalars to log)
-Loss = Callable[[Tree, Tree, Batch, PRNGKeyArray], tuple[Array, tuple[Tree, dict[str, Array]]]]
+Loss = Callable[[Tree, Tree, Tree, PRNGKeyArray], tuple[Array, tuple[Tree, dict[str, Array]]]]
 
 
 def gradients(
-    loss: Loss, params: Tree, stats: Tree, batch: Batch, key: PRNGKeyArray, microbatches: int = 1
+    loss: Loss, params: Tree, stats: Tree, batch: Tree, key: PRNGKeyArray, microbatches: int = 1
 ) -> tuple[Tree, Tree, dict[str, Array]]:
     """Return (gradient of the loss, new stats, scalars), averaged over `microbatches` equal parts of the batch.
 

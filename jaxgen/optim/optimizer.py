@@ -9,6 +9,7 @@ import optax
 from jaxgen import tree
 from jaxgen.optim.schedules import CosineRamp, Schedule
 from jaxgen.optim.transforms import force_weight_norm, scale_by_path
+from jaxgen.typing import Tree
 
 
 @runtime_checkable
@@ -80,9 +81,10 @@ class Optimizer:
         """
         parts = [] if self.clip is None else [optax.clip_by_global_norm(self.clip)]
         if self.weight_decay:
-            mask = lambda params: tree.map_with_path(
-                lambda path, _: bool(re.search(self.weight_decay_mask, path)), params
-            )  # noqa: E731
+
+            def mask(params: Tree) -> Tree:
+                return tree.map_with_path(lambda path, _: bool(re.search(self.weight_decay_mask, path)), params)
+
             decay = optax.add_decayed_weights(self.weight_decay, mask)
         else:
             decay = optax.identity()

@@ -100,7 +100,7 @@ def legend(classes: tuple[str, ...], ids: list[int]) -> UInt8[np.ndarray, "H W 3
 
 def overlay(image: UInt8[np.ndarray, "h w 3"], mask: np.ndarray, classes: int) -> UInt8[np.ndarray, "h w 3"]:
     """Colour an image by class: class 0 is darkened, pixels of id 255 = ignore turn white."""
-    return to_rgb(tint(image.astype(np.float32) / 127.5 - 1, mask, classes))
+    return to_rgb(np.asarray(tint(image.astype(np.float32) / 127.5 - 1, mask, classes)))
 
 
 def to_rgb(image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:

@@ -1,6 +1,7 @@
 """Fake data of an experiment's shapes, for what can be known without the data: plans, benchmarks, tests."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -72,18 +73,13 @@ def fakeable(source: Source) -> Fakeable:
 
 def _generated(experiment: Experiment) -> Shape | None:
     """Return the shape of what the objective's generator makes, where it has one."""
-    for learner in experiment.objective.learners.values():
-        if isinstance(module := learner.module, Generator):
-            arguments = (jnp.zeros((1, module.latent)), _null(module.classes), jax.random.split(jax.random.key(0), 1))
-            output, _ = jax.eval_shape(
-                lambda module=module, arguments=arguments: module.init_with_output(
-                    jax.random.key(0), *arguments, train=False
-                )
-            )
-            return output.shape[1:]
-    return None
+    modules = (learner.module for learner in experiment.objective.learners.values())
+    return next((_output_shape(module) for module in modules if isinstance(module, Generator)), None)
 
 
-def _null(classes: int) -> dict[str, jax.Array]:
-    """Return the condition of no class, for one row."""
-    return {"label": jax.nn.one_hot(jnp.array([classes]), classes + 1)} if classes else {}
+def _output_shape(generator: Any) -> Shape:
+    key, classes = jax.random.key(0), generator.classes
+    condition = {"label": jnp.ones((1, classes + 1))} if classes else {}
+    arguments = (jnp.zeros((1, generator.latent)), condition, jax.random.split(key, 1))
+    image, _ = jax.eval_shape(lambda: generator.init_with_output(key, *arguments, train=False))
+    return image.shape[1:]

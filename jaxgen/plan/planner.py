@@ -38,7 +38,8 @@ def plan(experiment: Experiment, data: DataSpec, where: Topology, *, thorough: b
     """
     program = Program.of(experiment, data, where.devices)
     operations = step_flops(program)
-    compiled = compile_for(program.step.lower(program.shapes, dict(program.spec)), where, thorough=thorough)
+    batch: Any = dict(program.spec)  # shapes in the place of arrays
+    compiled = compile_for(program.step.lower(program.shapes, batch), where, thorough=thorough)
     report: dict[str, Any] = {
         "topology": where.name,
         "chip": where.chip.name if where.chip else "fake CPU device",

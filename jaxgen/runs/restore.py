@@ -104,7 +104,8 @@ def with_ema(run: Restored, snapshots: pathlib.Path, width: float) -> Restored:
                     factor = factors[name][step, each]
                     total[name] = jax.tree.map(lambda t, x, f=factor: t + f * x, total[name], stored[name][j])
     nets |= {name: nets[name].replace(ema=(total[name], *nets[name].ema[1:])) for name in kept}
-    return dataclasses.replace(run, state=run.state.replace(nets=nets))
+    state = State(step=run.state.step, nets=nets, extra=run.state.extra)
+    return dataclasses.replace(run, state=state)
 
 
 def _factors(steps: list[int], own: list[float], end: int, width: float) -> dict[tuple[int, float], float]:

@@ -16,7 +16,7 @@ from jaxgen.evaluation import SampleEvaluator, evaluation_batches, sums
 from jaxgen.experiment import Experiment
 from jaxgen.learner import Scalars
 from jaxgen.metrics import accumulators
-from jaxgen.objective import Diagnosing, Generative
+from jaxgen.objective import Diagnosing, Generative, Objective
 from jaxgen.parallel import rules
 from jaxgen.parallel.mesh import put_batch
 from jaxgen.parallel.processes import any_process, is_main_process
@@ -259,8 +259,8 @@ class Session:
 
 def _check(experiment: Experiment) -> None:
     """Raise UserError for what would only be noticed when the training is over."""
-    objective = experiment.objective
-    if experiment.metrics and not isinstance(objective, Generative):
-        raise UserError(f"{type(objective).__name__} makes no samples to measure; remove the config's `metrics`")
+    objective: Objective = experiment.objective
     if experiment.snapshot_every and not any(map(widths, objective.learners.values())):
         raise UserError("--snapshot-every keeps EMAs for later; the learners' `ema` hold no PowerEma(width=…)")
+    if experiment.metrics and not isinstance(objective, Generative):
+        raise UserError(f"{type(objective).__name__} makes no samples to measure; remove the config's `metrics`")

@@ -25,7 +25,7 @@ class WandB:
         Raises UserError if the package is missing, or refuses.
         """
         try:
-            import wandb
+            import wandb  # pyrefly: ignore[missing-import]
         except ImportError as error:
             raise UserError("WandB needs the package wandb: uv pip install wandb, or drop it from `loggers`") from error
         try:

@@ -4,11 +4,11 @@ A dense layer over a flattened map of h × w cells is a convolution whose kernel
 fits; the dense layers after it are 1 × 1 convolutions. On a larger map they fit at many places. With f the features,
 s their stride, g the dense layers, and `logits = g(f(image))` the classifier:
 
-    a picture of the native size    map[0, 0] = logits(image)
+    an image of the native size    map[0, 0] = logits(image)
     any larger one                  map[i, j] = g(f(image)[i : i + h, j : j + w])
     the same, padding="VALID"       map[i, j] = logits(crop of the native size from pixel (s i, s j))
 
-The last asks for features that see no padding: with "SAME" the crop is framed by zeros where the picture goes on.
+The last needs features without padding: with "SAME" the crop is surrounded by zeros, the larger image is not.
 """
 
 import re
@@ -25,14 +25,14 @@ from jaxgen.typing import Tree
 def convolutionalize[C: (Cnn, Vgg)](net: C, params: Tree, window: tuple[int, int]) -> tuple[C, Tree]:
     """Return a net that gives one vector of logits per window, [b h w n], and the classifier's params in its form.
 
-    `window` is (rows, columns) of the last map for pictures of the native size: (7, 7) for VGG at 224 × 224. Batch
+    `window` is (rows, columns) of the last map for images of the native size: (7, 7) for VGG at 224 × 224. Batch
     statistics serve both nets. Raises UserError if the first dense layer was trained on another number of cells.
     """
     names = [f"fc{len(net.widths) + 1 + i}" for i in range(len(net.hidden))] + ["score"]
     inputs = params["head"][names[0]]["kernel"].shape[0]
     if inputs != window[0] * window[1] * net.widths[-1]:
         raise UserError(
-            f"convolutionalize: the first dense layer sees {inputs // net.widths[-1]} cells, and a window of"
+            f"convolutionalize: the first dense layer takes {inputs // net.widths[-1]} cells, and a window of"
             f" {window[0]} × {window[1]} has {window[0] * window[1]}: give the last map's size in training"
         )
     sides = [window] + [(1, 1)] * len(net.hidden)
@@ -49,9 +49,9 @@ def transplant(params: Tree, classifier: Tree) -> Tree:
     Layers that score and upsample stay as they are in `params`. The Fcn's `window` is the side of the classifier's
     last map in training; batch statistics serve both nets. Raises UserError if a layer has no counterpart of its size.
     """
-    given = dict(tree.leaves(classifier))
+    layers = dict(tree.leaves(classifier))
     wanted = [path for path, _ in tree.leaves(params) if re.match(r"features/|head/fc", path)]
-    for path in set(wanted) ^ {path for path in given if not path.startswith("head/score")}:
+    for path in set(wanted) ^ {path for path in layers if not path.startswith("head/score")}:
         raise UserError(
             f"transplant: only one of the two nets has {path}; give both the same widths, depths and hidden"
         )
@@ -60,8 +60,8 @@ def transplant(params: Tree, classifier: Tree) -> Tree:
         if path not in wanted:
             return leaf
         # The hidden layers' kernels [h·w·c n] become [h w c n], [m n] become [1 1 m n]; all else has its shape.
-        if given[path].size != leaf.size or (path.startswith("features/") and given[path].shape != leaf.shape):
-            raise UserError(f"transplant: {path} is {given[path].shape} in the classifier, {leaf.shape} in the Fcn")
-        return given[path].reshape(leaf.shape)
+        if layers[path].size != leaf.size or (path.startswith("features/") and layers[path].shape != leaf.shape):
+            raise UserError(f"transplant: {path} is {layers[path].shape} in the classifier, {leaf.shape} in the Fcn")
+        return layers[path].reshape(leaf.shape)
 
     return tree.map_with_path(take, params)

@@ -38,7 +38,9 @@ def load(path: pathlib.Path) -> Tree:
         _, *modules, leaf = path_.split("/")
         name = ".".join([*modules, LEAVES[leaf]])
         if name not in weights:
-            raise UserError(f"inception: {path} has no {name}; it wants the weights of pytorch-fid or torch-fidelity")
+            raise UserError(
+                f"inception: {path} has no {name}; the net needs the weights of pytorch-fid or torch-fidelity"
+            )
         value = weights[name]
         value = value.transpose(2, 3, 1, 0) if value.ndim == 4 else value.T
         if value.shape != like.shape:
