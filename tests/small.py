@@ -21,10 +21,11 @@ from jaxgen.diffusion.solvers import Heun
 from jaxgen.diffusion.weighting import Uncertainty, Unweighted
 from jaxgen.experiment import Experiment
 from jaxgen.learner import Learner
-from jaxgen.models.cnn import Cnn, SmallBackbone
+from jaxgen.models.cnn import Cnn
 from jaxgen.models.dcgan import DcganDiscriminator, DcganGenerator, SpectralNorm
 from jaxgen.models.dit import DiT
 from jaxgen.models.fcn import Fcn
+from jaxgen.nn.backbones import SmallBackbone
 from jaxgen.objective import Objective
 from jaxgen.objectives.classification import Classification
 from jaxgen.objectives.diffusion import Diffusion

@@ -65,7 +65,7 @@ def test_a_batch_that_does_not_divide_is_refused_with_one_that_does():
     with pytest.raises(UserError, match=r"batch size 30 does not divide over 4 device.*--batch-size 32"):
         check_batch(four(), 30)
     check_batch(four(), 32, 8)
-    with pytest.raises(UserError, match="8 turns"):
+    with pytest.raises(UserError, match="8 parts"):
         check_batch(four(), 16, 8)
     check_batch(four(MeshShape(replica=1, tensor=4)), 3)  # tensor devices share their rows
 

@@ -15,8 +15,8 @@ from jaxgen.data.batches import Pipeline
 from jaxgen.data.scenes import Scenes
 from jaxgen.experiment import Experiment
 from jaxgen.learner import Learner
-from jaxgen.models.cnn import SmallBackbone
 from jaxgen.models.fcn import SAME, Fcn
+from jaxgen.nn.backbones import SmallBackbone
 from jaxgen.objectives.segmentation import Segmentation
 from jaxgen.optim.optimizer import Adam, Optimizer
 from jaxgen.optim.schedules import Cosine

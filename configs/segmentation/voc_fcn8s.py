@@ -12,7 +12,7 @@ from jaxgen.data.folder import SegmentationFolder
 from jaxgen.experiment import Experiment
 from jaxgen.learner import Learner
 from jaxgen.models.fcn import PAPER, Fcn
-from jaxgen.models.vgg import VggBackbone
+from jaxgen.nn.backbones import VggBackbone
 from jaxgen.objectives.segmentation import Segmentation
 from jaxgen.optim.optimizer import Optimizer, Sgd
 from jaxgen.optim.schedules import Constant

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxgen.errors import UserError
 from jaxgen.parallel.mesh import global_array
 
-VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+BY_HAND = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
 
 def initialize() -> None:
@@ -25,11 +25,11 @@ def initialize() -> None:
     Under SLURM's srun, Open MPI's mpirun and on TPU pods jax finds them; elsewhere JAX_COORDINATOR_ADDRESS,
     JAX_NUM_PROCESSES and JAX_PROCESS_ID name them. Raises UserError if these are incomplete, or no process answers.
     """
-    values = {name: os.environ.get(name) for name in VARIABLES}
+    values = {name: os.environ.get(name) for name in BY_HAND}
     try:
         if values["JAX_NUM_PROCESSES"] or values["JAX_PROCESS_ID"]:
             if missing := [name for name, value in values.items() if not value]:
-                raise UserError(f"{', '.join(missing)} is not set; a process of several needs {', '.join(VARIABLES)}")
+                raise UserError(f"{', '.join(missing)} is not set; a process of several needs {', '.join(BY_HAND)}")
             count, index = int(str(values["JAX_NUM_PROCESSES"])), int(str(values["JAX_PROCESS_ID"]))
             jax.distributed.initialize(values["JAX_COORDINATOR_ADDRESS"], count, index)
         elif _in_a_cluster():
@@ -37,7 +37,7 @@ def initialize() -> None:
     except (ValueError, RuntimeError) as error:
         raise UserError(
             f"cannot join the other processes: {str(error).splitlines()[0]:.160}\n"
-            f"set {', '.join(VARIABLES)} for each process, or start one process alone"
+            f"set {', '.join(BY_HAND)} for each process, or start one process alone"
         ) from error
 
 
