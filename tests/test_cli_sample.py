@@ -212,8 +212,8 @@ def test_an_interpolation_begins_at_the_samples(game, tmp_path):
         (("interpolate", "--out", "/nowhere/a.gif"), "no folder /nowhere"),
         (("sample", "--truncation", "2"), r"--truncation is 2.0; it lies in 0\.\.1"),
         (("interpolate", "--truncation", "-0.5"), "--truncation is -0.5"),
-        (("sample", "--guide", "RUN"), "--guide is for Autoguidance, which a GAN has none of"),
-        (("sample", "--solver", "Euler()"), "Gan has no solver to choose"),
+        (("sample", "--guide", "RUN"), "--guide is for Autoguidance, which a GAN does not have"),
+        (("sample", "--solver", "Euler()"), "a GAN has no solver to choose"),
         (("sample", "--ema", "0.1"), "kept no snapshots"),
     ],
 )

@@ -155,7 +155,7 @@ UNLABELLED = {"image": SPEC["image"]}
                 prediction=Direct(quantity=Velocity()),
             ),
             SPEC,
-            "infinite level",
+            "infinite noise level",
         ),
         (with_sampling(schedule=Rho(steps=3, sigma_max=500.0)), SPEC, "500"),
         (

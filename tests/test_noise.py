@@ -1,4 +1,4 @@
-"""What generators start from: normal draws that are functions of their keys, and the arc from one to another."""
+"""Noise: normal draws that are functions of their keys, and the arc from one draw to another."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxgen import noise
-from jaxgen.noise import Towards, fold, normal
+from jaxgen.noise import fold, normal
 
 slerp = jax.jit(noise.slerp)
 
@@ -51,21 +51,17 @@ def test_where_there_is_no_one_arc_it_is_the_straight_line():
 
 def test_halfway_between_normal_draws_is_as_far_out_as_they_are(key):
     keys = jax.random.split(key, 64)
-    half = normal(keys, 0, (512,), Towards(keys=fold(keys, 9), share=shares(0.5, 64)))
+    half = slerp(normal(keys, 0, (512,)), normal(fold(keys, 9), 0, (512,)), shares(0.5, 64))
     # |z|² / 512 is 1 with a standard deviation of √(2 / 512) in each row; on the straight line it would be a half.
     np.testing.assert_allclose(jnp.square(half).mean(), 1, atol=0.03)
 
 
-def test_towards_others_lies_between_their_draws(key):
+def test_each_row_has_a_draw_and_a_share_of_its_own(key):
     keys = jax.random.split(key, 4)
-    others = jnp.roll(keys, -1)
     plain = normal(keys, 3, (5,))
-    np.testing.assert_array_equal(normal(others, 3, (5,)), jnp.roll(plain, -1, axis=0))
-    for t in SHARES:
-        found = normal(keys, 3, (5,), Towards(keys=others, share=shares(t, 4)))
-        np.testing.assert_allclose(found, slerp(plain, jnp.roll(plain, -1, axis=0), shares(t, 4)), atol=1e-6)
-    # Each row has its own share.
-    mixed = normal(keys, 3, (5,), Towards(keys=others, share=jnp.array([0.0, 1.0, 0.0, 1.0])))
+    others = normal(jnp.roll(keys, -1), 3, (5,))
+    np.testing.assert_array_equal(others, jnp.roll(plain, -1, axis=0))
+    mixed = slerp(plain, others, jnp.array([0.0, 1.0, 0.0, 1.0]))
     np.testing.assert_allclose(mixed, plain[jnp.array([0, 2, 2, 0])], atol=1e-5)
 
 

@@ -53,9 +53,10 @@ def test_groups_are_batches_of_their_own(key):
     x = jax.random.normal(key, (8, 8, 8, 1))
     variables = NET.init(key, x, train=False)
     params, stats = variables["params"], {"batch_stats": variables["batch_stats"]}
+    net = experiment(4).objective.net
     train = jax.jit(Learner.train_in_groups, static_argnums=(0, 5))
-    logits, _, moved = train(NET, params, stats, key, x, 4)
-    apart = [train(NET, params, stats, key, part, 1) for part in jnp.split(x, 4)]
+    logits, _, moved = train(net, params, stats, key, x, 4)
+    apart = [train(net, params, stats, key, part, 1) for part in jnp.split(x, 4)]
     np.testing.assert_allclose(logits, jnp.concatenate([part for part, *_ in apart]), rtol=1e-4, atol=1e-5)
     mean = jax.tree.map(lambda *xs: sum(xs) / 4, *[m for *_, m in apart])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), moved, mean)

@@ -8,7 +8,7 @@ import pytest
 
 from jaxgen import state, tree
 from jaxgen.errors import UserError
-from jaxgen.optim import optimizer
+from jaxgen.optim.gradients import gradients
 from jaxgen.optim.optimizer import Adam, Optimizer, RampedAdam, Sgd
 from jaxgen.optim.schedules import Constant, Cosine, CosineRamp, InverseSqrt, Poly
 
@@ -123,8 +123,8 @@ def test_accumulated_gradients_are_the_whole_batchs(microbatches, key):
     k1, k2, k3 = jax.random.split(key, 3)
     batch = {"x": jax.random.normal(k1, (8, 3)), "y": jax.random.normal(k2, (8,))}
     params, stats = {"w": jax.random.normal(k3, (3,))}, {"seen": jnp.int32(0)}
-    whole, _, scalars = optimizer.gradients(quadratic, params, stats, batch, key)
-    parts, seen, mean = optimizer.gradients(quadratic, params, stats, batch, key, microbatches)
+    whole, _, scalars = gradients(quadratic, params, stats, batch, key)
+    parts, seen, mean = gradients(quadratic, params, stats, batch, key, microbatches)
     np.testing.assert_allclose(parts["w"], whole["w"], rtol=1e-5)
     np.testing.assert_allclose(mean["loss"], scalars["loss"], rtol=1e-5)
     np.testing.assert_allclose(mean["bias"], scalars["bias"], rtol=1e-5, atol=1e-6)
@@ -133,7 +133,7 @@ def test_accumulated_gradients_are_the_whole_batchs(microbatches, key):
 
 def test_update_moves_each_average_by_its_decay():
     tx = optax.sgd(1.0)
-    net = state.create(PARAMS, {}, tx, averages=2)
+    net = state.create(PARAMS, {}, tx, emas=2)
     net = state.update(net, tx, GRADS, stats={}, decays=(0.75, 0.5))
     np.testing.assert_allclose(net.params["conv"]["kernel"], [-2.0, -6.0])
     np.testing.assert_allclose(net.ema[0]["conv"]["kernel"], [0.75 * 1 + 0.25 * -2, 0.75 * -2 + 0.25 * -6])

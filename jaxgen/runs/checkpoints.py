@@ -52,8 +52,8 @@ def _words(leaf: Array) -> Array:
 class Checkpoints:
     """The checkpoints of one run, the newest `keep` or all; saves are asynchronous; one that was cut off is none."""
 
-    def __init__(self, folder: pathlib.Path, *, keep: int | None = 2, writable: bool = True) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | pathlib.Path, *, keep: int | None = 2, writable: bool = True) -> None:
+        self.folder = folder = pathlib.Path(folder)
         policies = ocp.training.preservation_policies
         self._orbax = ocp.training.Checkpointer(
             str(folder.resolve()),  # Orbax writes to absolute paths only
