@@ -354,7 +354,7 @@ NETS = pytest.mark.parametrize(
 )
 
 
-def gradient(net: nn.Module, variables: Tree, x: jax.Array) -> Tree:
+def gradient(net: nn.Module, variables: Tree, x: jax.Array, **options: int) -> Tree:
     """Of a weighted sum of the logits, in training and with the same dropout each time."""
 
     def loss(params: Tree) -> jax.Array:
@@ -363,7 +363,7 @@ def gradient(net: nn.Module, variables: Tree, x: jax.Array) -> Tree:
         )
         return jnp.sum(logits * jnp.cos(jnp.arange(logits.size)).reshape(logits.shape))
 
-    return jax.jit(jax.grad(loss))(variables["params"])
+    return jax.jit(jax.grad(loss), compiler_options=options)(variables["params"])
 
 
 @NETS
@@ -397,6 +397,7 @@ def test_remat_gives_the_same_gradients(net: nn.Module):
     plain, again = LastMap(net), LastMap(net.clone(remat=True))
     variables, x = fill(plain), jnp.asarray(image(32, 32))
     assert "remat" in str(jax.make_jaxpr(lambda v: again.apply(v, x, train=False))(variables))
-    ours, expected = gradient(again, variables, x), gradient(plain, variables, x)
+    # Unoptimized: on some CPUs fused code rounds the second pass otherwise, and a maximum then lies elsewhere.
+    ours, expected = (gradient(net, variables, x, xla_backend_optimization_level=0) for net in (again, plain))
     for (path, g), e in zip(tree.leaves(ours), jax.tree.leaves(expected), strict=True):
         assert np.abs(g - e).max() <= 1e-4 * np.abs(e).max(), path
