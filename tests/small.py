@@ -1,9 +1,12 @@
 """Small experiments on fake data, one for each objective: what the laws are stated over."""
 
 import dataclasses
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import flax.linen as nn
+import pytest
 
 from jaxgen.adversarial.augmentation import Adaptive
 from jaxgen.adversarial.diffaugment import DiffAugment
@@ -176,6 +179,24 @@ def by_descent(experiment: Experiment) -> Experiment:
     plain = Optimizer(learning_rate=Constant(value=1e-2), method=Sgd())
     objective = with_learners(experiment.objective, lambda learner: dataclasses.replace(learner, optimizer=plain))
     return dataclasses.replace(experiment, objective=objective)
+
+
+# Configs whose nets another config has too: what takes minutes to compile is compiled once for each net.
+REPEATED = re.compile(
+    "scenes_fcn16s|scenes_fcn32s|digits_flow|digits_ddpm|diffusion/digits_conditional|gan/digits_conditional|ring8|"
+    "sit_xl2|cifar10_r3gan|stacked_digits"
+)
+
+
+def slow(names: Iterable[str], long: re.Pattern[str] | None = None) -> list[Any]:
+    """Names of configs as parameters of a test that is slow for those that `long` finds, for all by default."""
+
+    def marks(name: str) -> list[pytest.MarkDecorator]:
+        if long is not None and not long.search(name):
+            return []
+        return [pytest.mark.slow, *([pytest.mark.repeated] if REPEATED.search(name) else [])]
+
+    return [pytest.param(name, marks=marks(name)) for name in names]
 
 
 EXPERIMENTS = {"classification": classification, "segmentation": segmentation, "diffusion": diffusion, "gan": gan}

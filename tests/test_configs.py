@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from processes import ROOT
-from small import with_nets
+from small import slow, with_nets
 
 from jaxgen import tree
 from jaxgen.config import codec
@@ -156,9 +156,7 @@ def test_it_says_what_it_is_and_its_result(name):
     assert measured or result.startswith("unverified")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if LONG.search(name) else []) for name in CONFIGS]
-)
+@pytest.mark.parametrize("name", slow(CONFIGS, LONG))
 def test_two_steps_of_small_pictures(name):
     side = 64 if isinstance(configs.load(CONFIGS[name]).objective, Segmentation) else 32
     raw = tuple(min(x, side) for x in raw_of(name))

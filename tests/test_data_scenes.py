@@ -198,7 +198,11 @@ def test_data_import_neither_jax_nor_what_lies_above() -> None:
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             for name in names:
                 assert name.split(".")[0] not in {"jax", "flax", "optax", "tensorflow", "torch"}, f"{file}: {name}"
-                assert not name.startswith("jaxgen") or name in ("jaxgen.typing", "jaxgen.errors") or name.startswith("jaxgen.data")
+                assert (
+                    not name.startswith("jaxgen")
+                    or name in ("jaxgen.typing", "jaxgen.errors")
+                    or name.startswith("jaxgen.data")
+                )
 
 
 def test_mask_and_stroke_agree() -> None:

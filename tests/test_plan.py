@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 from processes import ROOT
-from small import EXPERIMENTS
+from small import EXPERIMENTS, slow
 
 from jaxgen import cli, tree
 from jaxgen.config import files as configs
@@ -342,9 +342,8 @@ def test_loops_of_unknown_length_are_said(eight):
 # By the TPU's compiler.
 
 
-@pytest.mark.slow
 @with_libtpu
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", slow(CONFIGS))
 def test_it_compiles_for_the_tpu(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     where = topologies.topology("v5e:2x2")
