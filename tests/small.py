@@ -184,7 +184,7 @@ def by_descent(experiment: Experiment) -> Experiment:
 # Configs whose nets another config has too: what takes minutes to compile is compiled once for each net.
 REPEATED = re.compile(
     "scenes_fcn16s|scenes_fcn32s|digits_flow|digits_ddpm|diffusion/digits_conditional|gan/digits_conditional|ring8|"
-    "sit_xl2|cifar10_r3gan|stacked_digits"
+    "sit_xl2|cifar10_r3gan|stacked_digits|cifar10_edm|ffhq256_r3gan|imagenet_resnet50|pets_unet|voc_fcn8s"
 )
 
 
