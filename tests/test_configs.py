@@ -168,6 +168,7 @@ def test_two_steps_of_small_pictures(name):
 
 
 @pytest.mark.slow
+@pytest.mark.repeated
 @pytest.mark.parametrize("name", [name for name in CONFIGS if not EMBEDDED.search(name) and not HUGE.search(name)])
 def test_two_steps_at_its_own_size(name):
     # As few pictures at a time as can be, and in float32: a CPU emulates bfloat16, ten times slower.

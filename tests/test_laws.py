@@ -32,7 +32,11 @@ LAYOUTS = {
     "all axes": (8, MeshShape(replica=2, fsdp=2, context=2), Fsdp(smallest=1)),
 }
 SPLIT = {"replicated": set(), "fsdp": {"fsdp"}, "fsdp x tensor": {"fsdp", "tensor"}, "all axes": {"fsdp"}}
-SLOW = [pytest.param(layout, marks=pytest.mark.slow) for layout in SPLIT]
+# "fsdp x tensor" is among the quick tests, and holds what the others do but for "all axes".
+SLOW = [
+    pytest.param(layout, marks=[pytest.mark.slow, *([] if layout == "all axes" else [pytest.mark.repeated])])
+    for layout in SPLIT
+]
 
 each = pytest.mark.parametrize("make", EXPERIMENTS.values(), ids=EXPERIMENTS.keys())
 
