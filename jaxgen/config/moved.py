@@ -35,7 +35,6 @@ TYPES = {
     "models.cnn:SmallBackbone": "nn.backbones:SmallBackbone",
     "models.resnet:BasicBlock": "nn.resnet:BasicBlock",
     "models.resnet:Bottleneck": "nn.resnet:Bottleneck",
-    "models.resnet:ResNetBackbone": "nn.resnet:ResNetBackbone",
     "models.resnet:Stem": "nn.resnet:Stem",
     "models.vgg:VggBackbone": "nn.backbones:VggBackbone",
     "optim:Constant": "optim.schedules:Constant",

@@ -84,7 +84,7 @@ class Session:
         self._step, self.state = latest if latest else (0, self.program.init())
         self._checkpoints.set_aside(newer_than=self._step)
 
-        self._open_logs(stack, [*(f"warning: {line}" for line in damaged)], changed)
+        self._open_logs(stack, [f"warning: {line}" for line in damaged], changed)
         self._warned: set[str] = set()  # each kind is said once
         self._meter = Meter(experiment.batch_size)
         self._pending: tuple[int, Scalars] | None = None
@@ -115,8 +115,7 @@ class Session:
     def batches(self) -> Iterator[tuple[int, Batch]]:
         """Yield (step, batch) of the steps that are left; a batch is sent to the devices while they are busy."""
         while self._step < self._experiment.steps:
-            begin = self._step
-            feed = self.program.host_batches(self._train_set, start=begin)
+            feed = self.program.host_batches(self._train_set, start=self._step)
             while self._step < self._experiment.steps:
                 with self._meter.waiting():
                     rows = next(feed)
