@@ -68,5 +68,5 @@ def check(run: Restored, sizes: dict[str, int], seed: int, label: int | None, pa
 
 def condition(run: Restored, numbers: np.ndarray, label: int | None) -> Asked:
     """Return what each sample is asked for: the class that is given, or what `sampling.asked` says."""
-    told = asked(run.program, numbers, run.experiment.test.source.open)
-    return told if label is None else told | {"label": np.full(len(numbers), label, np.int32)}
+    result = asked(run.program, numbers, run.experiment.test.source.open)
+    return result if label is None else result | {"label": np.full(len(numbers), label, np.int32)}
