@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from jaxgen.data import augment, geometry
+from jaxgen.data import augment, batches, geometry
 from jaxgen.data.augment import (
     Affine,
     CenterCrop,
@@ -341,3 +341,45 @@ def test_any_number_of_channels(channels: int) -> None:
         assert run(small, {"image": image})["image"].shape[2] == channels
     planes = [run(Resize(11, 30), {"image": image[:, :, c : c + 1]})["image"] for c in range(channels)]
     assert np.array_equal(run(Resize(11, 30), {"image": image})["image"], np.concatenate(planes, axis=2))
+
+
+# --- the frame --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("transform", EXACT + RESAMPLED + WARPED, ids=str)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_frame_says_where_the_pictures_points_are(transform: Transform, seed: int) -> None:
+    """The frame takes a box's corners to where the transform takes the box, and ramps of x and y to themselves."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH]
+    ramp = np.stack([2 * x + 40, 3 * y + 40, 0 * x], axis=2).astype(np.uint8)
+    box = np.array([[20.0, 15.0, 50.0, 45.0]], np.float32)
+    example = {"image": ramp, "mask": np.zeros((HEIGHT, WIDTH), np.uint8), "frame": np.eye(2, 3)}
+    out = transform(np.random.default_rng(seed), example | {"boxes": box})
+    corners = out["frame"] @ np.array([[20, 50, 20, 50], [15, 15, 45, 45], [1, 1, 1, 1]], float)
+    h, w = out["image"].shape[:2]
+    around = np.concatenate([corners.min(1), corners.max(1)])
+    np.testing.assert_allclose(out["boxes"], np.clip(around, 0, (w, h, w, h))[None][: len(out["boxes"])], atol=1e-3)
+    v, u = np.argwhere(ndimage.binary_erosion(out["mask"] == 0, iterations=4))[::7].T
+    back = np.linalg.inv(np.vstack([out["frame"], (0, 0, 1)]))[:2]
+    there = back @ np.stack([u + 0.5, v + 0.5, np.ones(len(u))]) - 0.5
+    inside = (there > 3).all(0) & (there[0] < WIDTH - 4) & (there[1] < HEIGHT - 4)
+    found = out["image"][v, u].T[:2].astype(float)
+    assert np.abs(found - (there * np.array([[2], [3]]) + 40))[:, inside].max() <= 2.5
+    assert inside.any()
+
+
+def test_the_frame_stays_where_only_colours_change_and_reaches_no_batch() -> None:
+    example = painted() | {"frame": np.eye(2, 3)}
+    for transform in PAINTED:
+        np.testing.assert_array_equal(transform(np.random.default_rng(0), example)["frame"], np.eye(2, 3))
+
+    class One:
+        classes = ("a", "b")
+
+        def __len__(self) -> int:
+            return 1
+
+        def __getitem__(self, index: int) -> Example:
+            return {"image": example["image"], "frame": np.eye(2, 3)}
+
+    assert batches.rows_at(One(), (Flip(1.0),), [0, 0]).keys() == {"image"}

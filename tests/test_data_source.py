@@ -3,13 +3,14 @@
 import dataclasses
 import pickle
 
+import jax
 import numpy as np
 import pytest
 
 from jaxgen.data import batches
 from jaxgen.data.digits import Digits
 from jaxgen.data.fake import FakeLabels, FakeLatents, FakeMasks
-from jaxgen.data.folder import Folder, SegmentationFolder
+from jaxgen.data.folder import Folder, Images, SegmentationFolder
 from jaxgen.data.latents import Latents
 from jaxgen.data.mixture import Ring, Spiral
 from jaxgen.data.scenes import Scenes
@@ -17,6 +18,10 @@ from jaxgen.data.source import SAMPLE, Examples, Fakeable, Source, check_labels,
 from jaxgen.data.stacked import StackedDigits
 from jaxgen.data.tfds import Tfds
 from jaxgen.errors import UserError
+from jaxgen.learner import Learner
+from jaxgen.models.fcn import Fcn
+from jaxgen.nn.backbones import SmallBackbone
+from jaxgen.objectives.segmentation import Segmentation
 from jaxgen.typing import IGNORE, Example
 
 REDUCE_ZERO = (255, *range(150))  # ADE20K: 0 is "other", which is not learned
@@ -112,6 +117,45 @@ def test_a_lookup_maps_all_ids_at_once(ids: dict[int, int]) -> None:
 def test_a_lookup_must_stay_within_a_byte() -> None:
     with pytest.raises(UserError, match=r"0\.\.255"):
         open_one(row(0, 1), 2, (0, 256))
+
+
+def test_a_lookup_maps_ids_of_16_bits_and_leaves_those_it_does_not_name_foreign() -> None:
+    raw = np.array([[0, 1, 255, 300, 65535]], np.uint16)
+    assert open_one(raw, 2, remap({65535: 255, 300: 1})).tolist() == [[0, 1, 255, 1, 255]]
+    assert open_one(raw[:, :3].astype(np.uint8), 2, remap({65535: 255})).tolist() == [[0, 1, 255]]
+    with pytest.raises(UserError, match=r"found ids \{0, 1, 255, 300\}; expected 0\.\.1 or 255"):
+        open_one(raw, 2, remap({65535: 255}))
+
+
+def test_a_lookup_of_what_no_mask_or_class_has_is_refused() -> None:
+    for ids in ({-1: 7}, {1 << 16: 0}):
+        with pytest.raises(UserError, match=r"remap: raw id -?\d+; a lookup maps 0\.\.65535"):
+            remap(ids)
+    with pytest.raises(UserError, match="remap: 256 is no id"):
+        remap({1: 256})
+    with pytest.raises(UserError, match="in place of -1, which no `lookup` can map"):
+        open_one(np.array([[-1, 0, 1]], np.int32), 2)
+    with pytest.raises(UserError, match=r"lookup: ids must lie in 0\.\.255, found -1\.\.0"):
+        open_one(row(0, 1), 2, (0, -1))
+
+
+@pytest.mark.parametrize("classes", [256, 300])
+def test_more_classes_than_a_mask_has_ids_are_refused(classes: int) -> None:
+    with pytest.raises(UserError, match=rf"masks: {classes} classes, .* 0\.\.254 and 255 \(ignore\)"):
+        open_one(np.array([[0, 255, 299]], np.uint16), classes)
+    assert open_one(row(0, 254, 255), 255).tolist() == [[0, 254, 255]]
+    net = Learner(module=Fcn(backbone=SmallBackbone(), classes=classes))
+    shapes = {"image": (1, 32, 32, 3), "mask": (1, 32, 32)}
+    spec = {name: jax.ShapeDtypeStruct(shape, np.uint8) for name, shape in shapes.items()}
+    with pytest.raises(UserError, match=f"masks: {classes} classes"):
+        Segmentation(net=net).check(spec, names(classes))
+
+
+@pytest.mark.parametrize("source", [Folder("/data"), SegmentationFolder("/a", "/b", ()), Tfds("cats")])
+def test_a_string_in_place_of_class_names_is_not_read_letter_by_letter(source: Source) -> None:
+    object.__setattr__(source, "classes", "cat")  # where types are checked at run time, no caller gets so far
+    with pytest.raises(UserError, match=r"classes is a string; write \('cat',\)"):
+        source.__post_init__()
 
 
 def test_masks_of_0_and_255_say_what_to_do() -> None:
@@ -232,7 +276,8 @@ def test_data_that_is_not_here_is_faked_by_its_kind(source: Source) -> None:
 
 def test_images_without_a_label_have_none_when_faked() -> None:
     fake = Tfds("cifar10", label=None).fake((8, 8, 3), 7, 5)
-    for source in (fake, fake.fake((8, 8, 3), 7, 5)):
+    flat = Images("nowhere").fake((8, 8, 3), 7, 5)
+    for source in (fake, fake.fake((8, 8, 3), 7, 5), flat):
         opened = source.open()
         assert opened.classes == ()
         assert opened[4].keys() == {"image"}

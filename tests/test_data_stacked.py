@@ -108,7 +108,7 @@ class Gallery:
     classes: tuple[str, ...] = ()
     protocol: dict[str, Any] = dataclasses.field(default_factory=lambda: {"seed": 3})
 
-    def samples(self, n: int) -> Samples:
+    def samples(self, n: int, like: str | None = None) -> Samples:
         return Samples(self.image[:n], None)
 
     def rows(self, split: Literal["train", "test"]) -> Samples:

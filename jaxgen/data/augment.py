@@ -22,11 +22,26 @@ class Transform(Protocol):
     def __call__(self, rng: np.random.Generator, example: Example) -> Example: ...
 
 
+class _Bounded:
+    """A transform whose numbers of these names are checked when it is written."""
+
+    BOUNDS = {name: (1, math.inf) for name in ("height", "width", "size", "multiple")} | {
+        "pad": (0, math.inf),
+        "probability": (0, 1),
+    }
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in self.BOUNDS.items():
+            if not low <= (value := getattr(self, name, low)) <= high:
+                bound = f"at least {low}" if math.isinf(high) else f"from {low} to {high}"
+                raise UserError(f"{type(self).__name__}.{name} is {value}; it must be {bound}")
+
+
 # --- sizes ------------------------------------------------------------------------------------------------------------
 
 
 @dataclasses.dataclass(frozen=True)
-class Resize:
+class Resize(_Bounded):
     """Resize to height x width, in any proportions."""
 
     height: int
@@ -37,7 +52,7 @@ class Resize:
 
 
 @dataclasses.dataclass(frozen=True)
-class ResizeShort:
+class ResizeShort(_Bounded):
     """Resize in proportion, until the shorter side is `size` pixels long."""
 
     size: int
@@ -49,7 +64,7 @@ class ResizeShort:
 
 
 @dataclasses.dataclass(frozen=True)
-class CenterCrop:
+class CenterCrop(_Bounded):
     """The middle height x width of the image, padded where it is smaller (mean colour / 255)."""
 
     height: int
@@ -62,7 +77,7 @@ class CenterCrop:
 
 
 @dataclasses.dataclass(frozen=True)
-class PadTo:
+class PadTo(_Bounded):
     """Pad below and to the right up to height x width (mean colour / 255). Raises UserError if an image is larger."""
 
     height: int
@@ -76,7 +91,7 @@ class PadTo:
 
 
 @dataclasses.dataclass(frozen=True)
-class PadToMultiple:
+class PadToMultiple(_Bounded):
     """Pad below and to the right until both sides are multiples of `multiple` (mean colour / 255)."""
 
     multiple: int
@@ -90,7 +105,7 @@ class PadToMultiple:
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomResizedCrop:
+class RandomResizedCrop(_Bounded):
     """A part of random area and proportions, resized to height x width (Inception, arXiv:1409.4842, section 6)."""
 
     height: int
@@ -99,6 +114,14 @@ class RandomResizedCrop:
     """Share of the image's area."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Width over height, drawn evenly in its logarithm."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (0 < self.scale[0] <= self.scale[1] <= 1 and 0 < self.ratio[0] <= self.ratio[1]):
+            raise UserError(
+                f"RandomResizedCrop: scale={self.scale}, ratio={self.ratio}; each goes from a smaller to a larger "
+                "number above 0, and a share of the area is at most 1"
+            )
 
     def __call__(self, rng: np.random.Generator, example: Example) -> Example:
         h, w = geometry.size(example)
@@ -117,7 +140,7 @@ class RandomResizedCrop:
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomScaleCrop:
+class RandomScaleCrop(_Bounded):
     """Resize by a random factor, then crop height x width at random, padded where it is smaller (mean colour / 255).
 
     The augmentation of segmentation since DeepLab (arXiv:1606.00915). With `max_share`, a crop in which one class takes
@@ -133,6 +156,11 @@ class RandomScaleCrop:
     max_share: float = 1.0
     """Share of one class at which a crop is drawn again; 1 takes every crop, 0.75 is usual for many classes."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.low <= self.high:
+            raise UserError(f"RandomScaleCrop: low={self.low}, high={self.high}; factors go from low to high, above 0")
+
     def __call__(self, rng: np.random.Generator, example: Example) -> Example:
         h, w = geometry.size(example)
         factor = rng.uniform(self.low, self.high)
@@ -146,7 +174,7 @@ class RandomScaleCrop:
 
 
 @dataclasses.dataclass(frozen=True)
-class PadCrop:
+class PadCrop(_Bounded):
     """Pad every side by `pad` pixels, then crop height x width at random: the augmentation of CIFAR."""
 
     height: int
@@ -166,7 +194,7 @@ class PadCrop:
 
 
 @dataclasses.dataclass(frozen=True)
-class Flip:
+class Flip(_Bounded):
     """Exchange left and right."""
 
     probability: float = 0.5
@@ -214,7 +242,11 @@ class Affine:
 
 @dataclasses.dataclass(frozen=True)
 class Photometric:
-    """Change brightness, contrast, saturation and hue of the image, together one affine map of its colours."""
+    """Change brightness, contrast, saturation and hue of the image, together one affine map of its colours.
+
+    Colours are the first three channels, or the first of one or two; alpha and what follows stay as they are. Raises
+    UserError for an image that is not in bytes.
+    """
 
     brightness: float = 0.2
     """Factors are drawn from 1 - brightness … 1 + brightness; likewise below."""
@@ -225,20 +257,27 @@ class Photometric:
 
     def __call__(self, rng: np.random.Generator, example: Example) -> Example:
         image = example["image"]
+        if image.dtype != np.uint8:
+            raise UserError(f"Photometric changes bytes; the image is {image.dtype.name}")
+        image, rest = np.split(image, [3 if image.shape[2] >= 3 else 1], axis=2)
         b, c, s, t = rng.uniform(-1, 1, 4).tolist()
         gain = (1 + b * self.brightness) * (1 + c * self.contrast)
         grey = geometry.mean_colour(image).mean(dtype=np.float32) * (1 + b * self.brightness)
         matrix = _chroma(1 + s * self.saturation, t * self.hue) if image.shape[2] == 3 else np.eye(image.shape[2])
         mapped = image @ (gain * matrix.T).astype(np.float32) - np.float32(c * self.contrast * grey)
         np.clip(mapped + np.float32(0.5), 0, 255, out=mapped)
-        return geometry.without_caption(example) | {"image": mapped.astype(np.uint8)}
+        out = mapped.astype(np.uint8)
+        return geometry.without_caption(example) | {
+            "image": np.concatenate([out, rest], axis=2) if rest.shape[2] else out
+        }
 
 
 @dataclasses.dataclass(frozen=True)
-class Cutout:
+class Cutout(_Bounded):
     """Paint a square of the image over with its mean colour, and of the mask with 255: what is hidden does not count.
 
-    Its centre may lie anywhere, so that it may stick out (arXiv:1708.04552).
+    Its centre may lie anywhere, so that it may stick out (arXiv:1708.04552). Alpha, the last of two or four channels
+    of bytes, stays as it is.
     """
 
     size: int
@@ -248,7 +287,8 @@ class Cutout:
         y, x = (int(rng.integers(side)) - self.size // 2 for side in (h, w))
         hole = (slice(max(0, y), max(0, y + self.size)), slice(max(0, x), max(0, x + self.size)))
         out = geometry.without_caption(example) | {"image": example["image"].copy()}
-        out["image"][hole] = geometry.mean_colour(example["image"])
+        colours = slice(geometry.colours(example["image"]))
+        out["image"][*hole, colours] = geometry.mean_colour(example["image"])[colours]
         if "mask" in example:
             out["mask"] = example["mask"].copy()
             out["mask"][hole] = IGNORE

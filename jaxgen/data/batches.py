@@ -5,22 +5,27 @@ the endless training sequence is example permutation(seed, epoch)[j mod N] of ep
 """
 # ruff: noqa: PT028 (test_batches is no test)
 
+import contextlib
 import dataclasses
 import functools
+import signal
 import sys
 from collections.abc import Iterator, Sequence
+from multiprocessing import resource_tracker
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
 from jaxgen.data.augment import Transform, Unlabelled
-from jaxgen.data.source import Examples, Source, Table
+from jaxgen.data.source import Examples, Source, Table, name_of
 from jaxgen.errors import UserError
 from jaxgen.typing import IGNORE, Example
 
 RAGGED = frozenset({"boxes", "labels", "caption"})  # their length differs from example to example: they do not stack
+UNBATCHED = RAGGED | {"frame"}  # what no batch holds
 THREADS = 1  # that make batches ahead of the step: a second one would wait for the interpreter's lock
+LOOKED_AT = 8  # examples that are looked at to know the size of all
 AHEAD = 4  # batches made ahead of the step
 
 Rows = Int[np.ndarray, " n"]  # places in a batch: those that one process has to read
@@ -44,6 +49,8 @@ class DataSpec:
     classes: tuple[str, ...]
     element: dict[str, tuple[tuple[int, ...], np.dtype]]
     """Shape and type of each array that one example gives to a batch."""
+    counts: tuple[int, int] | None = None
+    """Training and test examples; None where they are not known, as in runs of earlier versions."""
 
     @classmethod
     def of(cls, examples: Examples, transforms: Sequence[Transform]) -> "DataSpec":
@@ -89,9 +96,13 @@ def test_batches(
 
 
 def element(examples: Examples, transforms: Sequence[Transform]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Return (shape, type) of each array that one example gives to a batch."""
-    row = _augmented(examples, tuple(transforms), 0, np.random.default_rng(0))
-    return {key: (value.shape, value.dtype) for key, value in row.items()}
+    """Return (shape, type) of each array that one example gives to a batch.
+
+    Raises UserError if a few examples, evenly spread, already differ in size.
+    """
+    spread = np.unique(np.linspace(0, len(examples) - 1, LOOKED_AT).astype(int)).tolist()
+    row = rows_at(examples, transforms, spread)
+    return {key: (value.shape[1:], value.dtype) for key, value in row.items()}
 
 
 def rows_at(examples: Examples, transforms: Sequence[Transform], indices: Sequence[int]) -> Batch:
@@ -100,7 +111,15 @@ def rows_at(examples: Examples, transforms: Sequence[Transform], indices: Sequen
     Raises UserError if their images differ in size.
     """
     chain = tuple(transforms)
-    return _stacked([_augmented(examples, chain, int(i), np.random.default_rng(int(i))) for i in indices])
+    rows = [_augmented(examples, chain, int(i), np.random.default_rng(int(i))) for i in indices]
+    return _stacked(rows, examples, indices)
+
+
+def transformed(example: Example, transforms: Sequence[Transform], rng: np.random.Generator) -> Example:
+    """Return the example after these transforms, which draw from `rng` in turn."""
+    for transform in transforms:
+        example = transform(rng, example)
+    return example
 
 
 class _Train:
@@ -121,7 +140,7 @@ class _Train:
             batch = self._examples.take(np.array([self._example(j) for j in places]))
             rng = np.random.default_rng(0)  # which nothing is drawn from
             return functools.reduce(lambda batch, transform: transform(rng, batch), self._transforms, batch)
-        return _stacked([self._row(j) for j in places])
+        return _stacked([self._row(j) for j in places], self._examples, [self._example(j) for j in places])
 
     def _example(self, j: int) -> int:
         epoch, position = divmod(j, len(self._examples))
@@ -149,7 +168,7 @@ class _Test:
         like = (real or [self._row(0)])[0]
         blank = {key: np.full_like(value, IGNORE if key == "mask" else 0) for key, value in like.items()}
         where = {"valid": np.arange(len(indices)) < len(real), "index": np.array(indices, np.int32)}
-        return _stacked(real + [blank] * missing) | where
+        return _stacked(real + [blank] * missing, self._examples, indices) | where
 
     def _row(self, index: int) -> Example:
         return _augmented(self._examples, self._transforms, index, np.random.default_rng(index))
@@ -182,7 +201,8 @@ def _beyond_workers(feed: Iterator[Batch], batches: _Train | _Test, start: int) 
     """
     for number in range(start, len(batches)):
         try:
-            batch = next(feed)
+            with _sheltered() if number == start else contextlib.nullcontext():  # the first one starts the workers
+                batch = next(feed)
         except RuntimeError as error:
             if "terminated unexpectedly" not in str(error):
                 raise
@@ -192,25 +212,48 @@ def _beyond_workers(feed: Iterator[Batch], batches: _Train | _Test, start: int) 
         yield batch
 
 
+@contextlib.contextmanager
+def _sheltered() -> Iterator[None]:
+    """Start processes that Ctrl-C and a closed terminal, which reach the whole group, do not end: this one ends them.
+
+    A new process inherits what is blocked. Other threads of this process still hear these signals.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    group = (signal.SIGINT, signal.SIGHUP)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, group)
+    try:
+        resource_tracker.ensure_running()  # a process too, which workers need; starting it unblocks SIGINT
+        signal.pthread_sigmask(signal.SIG_BLOCK, group)
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 @functools.lru_cache(maxsize=4)
 def _permutation(seed: int, epoch: int, size: int) -> Int[np.ndarray, " n"]:
     return np.random.default_rng((seed, 0, epoch)).permutation(size)
 
 
 def _augmented(examples: Examples, transforms: tuple[Transform, ...], index: int, rng: np.random.Generator) -> Example:
-    example = examples[index]
-    for transform in transforms:
-        example = transform(rng, example)
-    return {key: value for key, value in example.items() if key not in RAGGED}
+    example = transformed(examples[index], transforms, rng)
+    return {key: value for key, value in example.items() if key not in UNBATCHED}
 
 
-def _stacked(rows: list[Example]) -> Batch:
+def _stacked(rows: list[Example], examples: Examples, indices: Sequence[int]) -> Batch:
     for key in rows[0]:
-        shapes = {row[key].shape for row in rows}
-        if len(shapes) > 1:
-            sizes = ", ".join("x".join(map(str, shape)) for shape in sorted(shapes)[:4])
+        shapes = [row[key].shape for row in rows]
+        if len(set(shapes)) > 1:
+            first, *others = sorted(set(shapes))[:4]
+            listed = ", ".join(map(_size, (first, *others)))
+            found = (f"{name_of(examples, int(indices[shapes.index(s)]))} is {_size(s)}" for s in (first, others[0]))
             raise UserError(
-                f"{key}: the sizes in a batch differ ({sizes}); add a transform that makes them equal, "
-                "such as RandomScaleCrop, Resize, CenterCrop or PadTo"
+                f"{key}: the sizes in a batch differ ({listed}): {' and '.join(found)}; add a transform that makes "
+                "them equal to both pipelines, such as Resize(HEIGHT, WIDTH), RandomScaleCrop, CenterCrop or PadTo"
             )
     return {key: np.stack([row[key] for row in rows]) for key in rows[0]}
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

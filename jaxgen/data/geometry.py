@@ -1,14 +1,16 @@
-"""The moves that all augmentations are made of. Each moves image, target, mask and boxes alike into a new example.
+"""The moves that all augmentations are made of. Each moves image, target, mask, boxes and frame into a new example.
 
 Images are interpolated bilinearly (with antialiasing where they shrink), masks by nearest neighbour. Outside the image
 lies its mean colour, or a given grey level, and the mask id 255. A caption is dropped where it may no longer be true.
+`frame` f64[2 3], where an example has one, says where the original picture lies in the image: the affine map from
+(x, y, 1) there to (x, y) here, in pixels from the top left corner (edges: a pixel's centre is half a pixel further).
 All raise UserError for pixels that they do not know how to move; see `pixels`.
 """
 
 import math
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped
 from PIL import Image
 
 from jaxgen.errors import UserError
@@ -36,7 +38,7 @@ def pixels(example: Example) -> list[str]:
         same = value.shape[:2] == (h, w)
         if key in PIXELS and not same:
             raise UserError(f"{key} is {'x'.join(map(str, value.shape[:2]))}, but image is {h}x{w}; resize them before")
-        if key not in (*PIXELS, "mask", "boxes") and same:
+        if key not in (*PIXELS, "mask", "boxes", "frame") and same:
             raise UserError(
                 f"{key}: transforms do not know how to move these {h}x{w} pixels; they move image, target and mask"
             )
@@ -48,10 +50,18 @@ def without_caption(example: Example) -> Example:
     return {key: value for key, value in example.items() if key != "caption"}
 
 
-def mean_colour(image: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, " c"]:
-    """Return the mean of a grid of at most 64x64 pixels (of all pixels, where there are no more)."""
+def colours(image: Shaped[np.ndarray, "h w c"]) -> int:
+    """Return how many of the first channels are no alpha, which is the last of two or four of bytes."""
+    channels = image.shape[2]
+    return channels - 1 if image.dtype == np.uint8 and channels in (2, 4) else channels
+
+
+def mean_colour(image: Shaped[np.ndarray, "h w c"]) -> Shaped[np.ndarray, " c"]:
+    """Return the mean of a grid of at most 64x64 pixels (of all pixels, where there are no more), in their type."""
     h, w = (max(1, -(-side // MAX_SIDE)) for side in image.shape[:2])
     grid = image[::h, ::w]
+    if image.dtype != np.uint8:
+        return grid.mean((0, 1), dtype=image.dtype)
     total = grid.sum(0, dtype=np.uint32).sum(0)  # ten times as fast as a mean over both axes
     return np.round(total / (grid.shape[0] * grid.shape[1])).astype(np.uint8)
 
@@ -71,7 +81,8 @@ def cut(example: Example, box: Box, height: int, width: int) -> Example:
         origin = np.array((x0, y0, x0, y0), np.float32)
         factor = np.array((width / (x1 - x0), height / (y1 - y0)) * 2, np.float32)
         out |= _clipped(out, (example["boxes"] - origin) * factor, height, width)
-    return out
+    scale = np.diag((width / (x1 - x0), height / (y1 - y0)))
+    return out | _framed(example, scale, scale @ np.array((-x0, -y0)))
 
 
 def place(example: Example, top: int, left: int, height: int, width: int, fill: int | None = None) -> Example:
@@ -82,7 +93,7 @@ def place(example: Example, top: int, left: int, height: int, width: int, fill: 
         return example
     out = dict(example)
     for key in images:
-        out[key] = np.empty((height, width, example[key].shape[2]), np.uint8)
+        out[key] = np.empty((height, width, example[key].shape[2]), example[key].dtype)
         out[key][...] = mean_colour(example[key]) if fill is None else fill
         out[key][top : top + h, left : left + w] = example[key]
     if "mask" in example:
@@ -90,7 +101,7 @@ def place(example: Example, top: int, left: int, height: int, width: int, fill: 
         out["mask"][top : top + h, left : left + w] = example["mask"]
     if "boxes" in example:
         out["boxes"] = example["boxes"] + np.array((left, top, left, top), np.float32)
-    return out
+    return out | _framed(example, np.eye(2), np.array((left, top), float))
 
 
 def window(
@@ -112,7 +123,7 @@ def mirror(example: Example) -> Example:
         x0, y0, x1, y1 = example["boxes"].T
         width = np.float32(size(example)[1])
         out["boxes"] = np.stack([width - x1, y0, width - x0, y1], axis=1)
-    return out
+    return out | _framed(example, np.diag((-1.0, 1.0)), np.array((size(example)[1], 0.0)))
 
 
 def warp(
@@ -139,7 +150,16 @@ def warp(
         moved = corners @ matrix.T + target
         boxes = np.concatenate([moved.min(1), moved.max(1)], axis=1).astype(np.float32)
         out |= _clipped(out, boxes, h, w)
-    return out
+    return out | _framed(example, matrix, target - matrix @ centre)
+
+
+def _framed(example: Example, matrix: Float[np.ndarray, "2 2"], shift: Float[np.ndarray, " 2"]) -> Example:
+    """The example's frame, where it has one, after every point p of the image went to matrix @ p + shift."""
+    if "frame" not in example:
+        return {}
+    moved = matrix @ example["frame"]
+    moved[:, 2] += shift
+    return {"frame": moved}
 
 
 def _clipped(example: Example, boxes: Float[np.ndarray, "k 4"], height: int, width: int) -> Example:
@@ -150,8 +170,8 @@ def _clipped(example: Example, boxes: Float[np.ndarray, "k 4"], height: int, wid
 
 
 def _resized(
-    image: UInt8[np.ndarray, "_ _ c"], box: Box, height: int, width: int, how: int
-) -> UInt8[np.ndarray, "_ _ c"]:
+    image: Shaped[np.ndarray, "_ _ c"], box: Box, height: int, width: int, how: int
+) -> Shaped[np.ndarray, "_ _ c"]:
     y0, x0, y1, x1 = box
     top, left = int(y0), int(x0)
     part = image[top : math.ceil(y1), left : math.ceil(x1)]
@@ -162,8 +182,8 @@ def _resized(
 
 
 def _warped(
-    image: UInt8[np.ndarray, "h w c"], coefficients: tuple[float, ...], fill: list[int], how: int
-) -> UInt8[np.ndarray, "h w c"]:
+    image: Shaped[np.ndarray, "h w c"], coefficients: tuple[float, ...], fill: list[int] | list[float], how: int
+) -> Shaped[np.ndarray, "h w c"]:
     planes = _planes(image)
     fills = [tuple(fill)] if len(planes) < len(fill) else fill
     area = (image.shape[1], image.shape[0])
@@ -173,14 +193,14 @@ def _warped(
     )
 
 
-def _planes(image: UInt8[np.ndarray, "h w c"]) -> list[Image.Image]:
-    """The image as Pillow knows images: three channels together, otherwise each by itself (a fourth would be alpha)."""
-    if image.shape[2] == 3:
+def _planes(image: Shaped[np.ndarray, "h w c"]) -> list[Image.Image]:
+    """The image as Pillow knows images: three channels of bytes together, otherwise each by itself (no alpha)."""
+    if image.shape[2] == 3 and image.dtype == np.uint8:
         return [Image.fromarray(image)]
     return [Image.fromarray(image[:, :, c]) for c in range(image.shape[2])]
 
 
-def _joined(planes: list[Image.Image]) -> UInt8[np.ndarray, "h w c"]:
+def _joined(planes: list[Image.Image]) -> Shaped[np.ndarray, "h w c"]:
     if len(planes) == 1:
         array = np.asarray(planes[0])
         return array if array.ndim == 3 else array[:, :, None]

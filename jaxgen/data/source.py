@@ -9,6 +9,8 @@ from jaxtyping import Bool, Int, Integer, UInt8
 from jaxgen.errors import UserError
 from jaxgen.typing import IGNORE, Example
 
+FOREIGN = -1  # what a lookup maps raw ids to that are no class's
+RAW = 65_536  # raw ids that a lookup can map: those of 16 bits
 SAMPLE = 64  # examples that are read when a source is opened
 LIMIT_BYTES = 2 << 30  # a data set that takes less than this is kept in memory once it is decoded
 
@@ -30,6 +32,25 @@ class Examples(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Example: ...
+
+
+@runtime_checkable
+class Described(Protocol):
+    """Examples that say where they were read from, and what a person should know about it."""
+
+    origin: str
+    """A folder, or a data set's name; "" where there is nothing to say."""
+    notes: tuple[str, ...]
+    """Lines that are said once, when a run starts."""
+
+
+@runtime_checkable
+class Named(Protocol):
+    """Examples that have names, such as those of their files."""
+
+    def name(self, index: int) -> str:
+        """Return what an error calls this example."""
+        ...
 
 
 @runtime_checkable
@@ -65,20 +86,37 @@ class Fakeable(Protocol):
 
 
 def remap(ids: Mapping[int, int]) -> tuple[int, ...]:
-    """Return the lookup that maps these raw ids and leaves the others as they are: remap({255: 1})."""
-    table = list(range(256))
+    """Return the lookup that maps these raw ids and leaves the others as they are: remap({255: 1}).
+
+    Those above 255 that are not named stay foreign: they are -1 in the lookup. Raises UserError for raw ids outside
+    0..65535, and for ids outside 0..255.
+    """
+    if wrong := [raw for raw in ids if not 0 <= raw < RAW]:
+        raise UserError(f"remap: raw id {wrong[0]}; a lookup maps 0..{RAW - 1}, so save the masks with other ids")
+    if wrong := [mapped for mapped in ids.values() if not 0 <= mapped <= IGNORE]:
+        raise UserError(f"remap: {wrong[0]} is no id; ids are the classes' positions, or {IGNORE} (ignore)")
+    table = list(range(256)) + [FOREIGN] * (max(ids, default=0) - 255)
     for raw, mapped in ids.items():
         table[raw] = mapped
     return tuple(table)
+
+
+def check_names(classes: object) -> None:
+    """Raise UserError for one string in the place of a tuple of classes, which would be read letter by letter."""
+    if isinstance(classes, str):
+        raise UserError(f"classes is a string; write ({classes!r},)")
 
 
 def check_labels(ids: Integer[np.ndarray, " n"], classes: tuple[str, ...], where: str = "labels") -> None:
     """Raise UserError if an id is neither 0..C-1 nor 255 (ignore); the message lists the ids found."""
     ids = np.unique(ids)
     if np.any((ids < 0) | (ids >= len(classes)) & (ids != IGNORE)):
+        mend = "pass a `lookup` that maps raw id -> id"
+        if outside := [i for i in ids.tolist() if not 0 <= i < RAW]:
+            mend = f"save the masks with another id in place of {outside[0]}, which no `lookup` can map"
         raise UserError(
             f"{where}: found ids {_listed(ids)}; expected 0..{len(classes) - 1} or {IGNORE} (ignore). "
-            f"Correct `classes` ({len(classes)} given), or pass a `lookup` that maps raw id -> id."
+            f"Correct `classes` ({len(classes)} given), or {mend}."
         )
 
 
@@ -91,7 +129,8 @@ def checked(
     """Return the examples with their masks mapped and their ids checked, kept in memory if they fit.
 
     An evenly spread sample is checked at once, every example when it is read. `where(i)` names example i in an error.
-    Raises UserError for ids that are no class, and for masks that hold nothing but 0 and 255.
+    Raises UserError for ids that are no class, for masks of more than 255 classes, and for masks that hold nothing but
+    0 and 255.
     """
     if not len(examples):
         raise UserError("the data set holds no examples")
@@ -114,11 +153,22 @@ def checked(
     return _Kept(examples) if fits else examples
 
 
+def described(examples: Examples) -> tuple[str, tuple[str, ...]]:
+    """Return where examples were read from, and what to know about them: nothing where they do not say."""
+    return (examples.origin, examples.notes) if isinstance(examples, Described) else ("", ())
+
+
+def name_of(examples: Examples, index: int) -> str:
+    """Return what an error calls an example: its file, where it has one."""
+    return examples.name(index) if isinstance(examples, Named) else f"example {index}"
+
+
 class _Checked:
     """Examples whose masks pass through a lookup and whose ids are checked as they are read."""
 
-    def __init__(self, examples: Examples, table: UInt8[np.ndarray, " n"] | None, where: Callable[[int], str]):
+    def __init__(self, examples: Examples, table: Integer[np.ndarray, " n"] | None, where: Callable[[int], str]):
         self.classes = examples.classes
+        self.origin, self.notes = described(examples)
         self._examples, self._table, self._where = examples, table, where
 
     def __len__(self) -> int:
@@ -127,6 +177,7 @@ class _Checked:
     def __getitem__(self, index: int) -> Example:
         example = dict(self._examples[index])
         if "mask" in example:
+            check_mask_classes(len(self.classes))
             example["mask"] = self._ids(example["mask"], index)
         if "label" in example and not 0 <= example["label"] < len(self.classes):
             raise UserError(f"{self._where(index)}: label {example['label']}; expected 0..{len(self.classes) - 1}")
@@ -134,12 +185,19 @@ class _Checked:
             array.flags.writeable = False
         return example
 
+    def name(self, index: int) -> str:
+        return self._where(index)
+
     def _ids(self, mask: Integer[np.ndarray, "h w"], index: int) -> UInt8[np.ndarray, "h w"]:
-        if self._table is not None and (mask.dtype == np.uint8 or 0 <= mask.min() <= mask.max() < len(self._table)):
-            mask = self._table[mask]
+        raw = mask
+        if self._table is not None and (raw.dtype == np.uint8 or 0 <= raw.min() <= raw.max() < len(self._table)):
+            mask = self._table[raw]
         foreign = (mask >= len(self.classes)) & (mask != IGNORE)
-        if foreign.any() or (mask.dtype != np.uint8 and (mask < 0).any()):
-            check_labels(mask.ravel().astype(int), self.classes, self._where(index))
+        if mask.dtype != np.uint8:
+            foreign |= mask < 0
+        if foreign.any():
+            # What a lookup marks as foreign has lost its raw id.
+            check_labels(np.where(mask == FOREIGN, raw, mask).ravel().astype(int), self.classes, self._where(index))
         return mask.astype(np.uint8, copy=False)
 
 
@@ -148,6 +206,7 @@ class _Kept:
 
     def __init__(self, examples: Examples):
         self.classes = examples.classes
+        self.origin, self.notes = described(examples)
         self._examples = examples
         self._kept: list[Example | None] = [None] * len(examples)
 
@@ -160,17 +219,29 @@ class _Kept:
             example = self._kept[index] = self._examples[index]
         return example
 
+    def name(self, index: int) -> str:
+        return name_of(self._examples, index)
+
     def __reduce__(self) -> tuple[type, tuple[Examples]]:
         return _Kept, (self._examples,)  # a worker process keeps its own: images are not sent with the pickle
 
 
-def _table(lookup: tuple[int, ...]) -> UInt8[np.ndarray, " n"] | None:
+def check_mask_classes(classes: int) -> None:
+    """Raise UserError for more classes than a mask has ids for."""
+    if classes > IGNORE:
+        raise UserError(
+            f"masks: {classes} classes, and a mask holds the ids 0..{IGNORE - 1} and {IGNORE} (ignore); name at most "
+            f"{IGNORE} classes, and merge the others by a `lookup`"
+        )
+
+
+def _table(lookup: tuple[int, ...]) -> Integer[np.ndarray, " n"] | None:
     """A lookup as an array; ids beyond its end stay as they are, so that 255 is 255 unless it is mapped."""
     if not lookup:
         return None
-    if not all(0 <= mapped <= IGNORE for mapped in lookup):
+    if not all((FOREIGN if raw > IGNORE else 0) <= mapped <= IGNORE for raw, mapped in enumerate(lookup)):
         raise UserError(f"lookup: ids must lie in 0..{IGNORE}, found {min(lookup)}..{max(lookup)}")
-    return np.array(lookup + tuple(range(len(lookup), 256)), np.uint8)
+    return np.array(lookup + tuple(range(len(lookup), 256)), np.int16 if FOREIGN in lookup else np.uint8)
 
 
 def _present(mask: UInt8[np.ndarray, "h w"]) -> Bool[np.ndarray, "256"]:

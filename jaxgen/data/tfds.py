@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxgen.data.decode import read_ids, read_image
 from jaxgen.data.fake import FakeLabels, FakeMasks
-from jaxgen.data.source import Examples, Shape, Source, checked
+from jaxgen.data.source import Examples, Shape, Source, check_names, checked
 from jaxgen.errors import DataNotFound, UserError
 from jaxgen.typing import Example
 
@@ -39,6 +39,9 @@ class Tfds:
     """Names of the ids; empty to take the label's own."""
     data_dir: str | None = None
     """Where the data sets lie; None for $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+
+    def __post_init__(self) -> None:
+        check_names(self.classes)
 
     def open(self) -> Examples:
         builder = _builder(self.name, data_directory(self.data_dir))
@@ -93,14 +96,19 @@ def records(builder: Any, split: str, keys: Mapping[str, str], classes: tuple[st
         if key in keys and keys[key] not in images:
             raise UserError(f"{builder.name}: {keys[key]!r} is not an image; there are {', '.join(images)}")
     source = builder.as_data_source(split, decoders=dict.fromkeys(images, tfds.decode.SkipDecoding()))
-    return _Records(source, keys, classes, features[keys["image"]].shape[-1] or 3)
+    origin = f"{builder.name} ({split})"
+    return _Records(source, keys, classes, features[keys["image"]].shape[-1] or 3, origin)
 
 
 class _Records:
     """The records of a data source as examples. Images are decoded here: TFDS would need OpenCV."""
 
-    def __init__(self, source: Sequence[Any], keys: Mapping[str, str], classes: tuple[str, ...], channels: int):
-        self.classes = classes
+    notes: tuple[str, ...] = ()
+
+    def __init__(
+        self, source: Sequence[Any], keys: Mapping[str, str], classes: tuple[str, ...], channels: int, origin: str
+    ):
+        self.classes, self.origin = classes, origin
         self._source, self._keys, self._channels = source, dict(keys), channels
 
     def __len__(self) -> int:
@@ -112,9 +120,9 @@ class _Records:
 
     def _decode(self, key: str, value: Any, index: int) -> np.ndarray:
         if key == "image":
-            return read_image(value, self._channels, f"example {index}")
+            return read_image(value, self._channels, f"{self.origin}, example {index}")
         if key == "mask":
-            return read_ids(value, f"example {index}")
+            return read_ids(value, f"{self.origin}, example {index}")
         if key == "caption":
             return np.array(value.decode())
         return np.array(value, np.float32 if key == "boxes" else np.int32)

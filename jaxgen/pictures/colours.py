@@ -19,7 +19,7 @@ def palette(classes: int) -> UInt8[np.ndarray, "n 3"]:
     for i in range(classes - 1):
         value, saturation = ((1.0, 0.85), (0.8, 0.6), (0.95, 0.5))[i % 3]
         colours.append(colorsys.hsv_to_rgb(i * golden % 1.0, saturation, value))
-    return (np.array(colours[:classes]) * 255).round().astype(np.uint8)
+    return (np.array(colours[:classes]).reshape(-1, 3) * 255).round().astype(np.uint8)
 
 
 def tint(image: Float[Array, "*b h w 3"], mask: Integer[Array, "*b h w"], classes: int) -> Float[Array, "*b h w 3"]:

@@ -1,0 +1,53 @@
+"""What was read, in words: how many examples of which classes, of what size, from where, and what is odd about them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxgen.data.source import Examples, Named, described, name_of
+
+NAMED = 4  # class names that one line shows
+MEND = 'split="train" and split="test" of one folder, of the same share and seed, have nothing in common'
+
+
+def lines(train: Examples, test: Examples, element: dict[str, tuple[tuple[int, ...], np.dtype]]) -> list[str]:
+    """Return one line on the data that a run opened, then a line for each thing to know about them.
+
+    `element` is the shape and type of each array that one training example gives to a batch.
+    """
+    told = [described(examples) for examples in (train, test)]
+    places = dict.fromkeys(origin for origin, _ in told if origin)
+    source = f", from {' and '.join(places)}" if places else ""
+    first = (
+        f"data: {len(train):,} training and {len(test):,} test examples{_classes(train.classes)}, "
+        f"{size(element['image'][0])}{source}"
+    )
+    told.append(("", _common(train, test)))
+    return [first, *dict.fromkeys(f"note: {note}" for _, notes in told for note in notes)]
+
+
+def _common(train: Examples, test: Examples) -> tuple[str, ...]:
+    """Say which test examples are training examples too, by the names of their files."""
+    if not all(isinstance(examples, Named) and described(examples)[0] for examples in (train, test)):
+        return ()
+    known = {name_of(train, i) for i in range(len(train))}
+    if not (same := [name for i in range(len(test)) if (name := name_of(test, i)) in known]):
+        return ()
+    names = shown(same, 2)
+    return (f"{len(same):,} of {len(test):,} test examples are training examples too ({names}): {MEND}",)
+
+
+def shown(names: Sequence[str], most: int = NAMED) -> str:
+    """Return the first names, parted by commas, and a mark where there are more."""
+    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+
+
+def _classes(classes: tuple[str, ...]) -> str:
+    if not classes:
+        return ""
+    return f" of {len(classes)} class{'es' if len(classes) > 1 else ''} ({shown(classes)})"
+
+
+def size(shape: tuple[int, ...]) -> str:
+    """Return "64x64x3" for an image of that shape."""
+    return f"points in {shape[0]} dimensions" if len(shape) == 1 else "x".join(map(str, shape))
