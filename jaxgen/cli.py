@@ -1,18 +1,22 @@
 """The face: `train.py CONFIG` trains, `jaxgen COMMAND` does everything with what training left behind."""
 
 import difflib
+import errno
 import importlib
+import io
 import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 
 from jaxgen.errors import UserError
+from jaxgen.runs import signals
 
 # What each command is for, and its file in jaxgen/commands; a file is imported when its command is asked for.
 COMMANDS = {
     "train": ("train", "train a config: what train.py does"),
     "list": ("listing", "every config, with its result and what that costs"),
+    "data": ("data", "what a config reads: examples, sizes, classes, class weights, duplicates"),
     "eval": ("evaluate", "evaluate a checkpoint exactly"),
     "sample": ("sample", "draw samples; sample i depends on the seed and on i only"),
     "interpolate": ("interpolate", "go from sample to sample, as rows of images or an animated GIF"),
@@ -22,14 +26,21 @@ COMMANDS = {
     "doctor": ("doctor", "versions, devices, cache, extras; what is missing and how to get it"),
 }
 
+# What the system says of a disk that was in order when the work began.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
 
 def train(arguments: Sequence[str] | None = None) -> int:
     """Run `train.py CONFIG [--run-dir DIR] [--a.b.c VALUE …]` and return the exit status."""
+    if arguments is None:
+        _begin_process()
     return _run("train", "train.py", sys.argv[1:] if arguments is None else list(arguments))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run `jaxgen COMMAND …` and return the exit status."""
+    if arguments is None:
+        _begin_process()
     words = sys.argv[1:] if arguments is None else list(arguments)
     if not words or words[0] in ("-h", "--help"):
         print(_usage())
@@ -42,6 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _run(words[0], f"jaxgen {words[0]}", words[1:])
 
 
+def _begin_process() -> None:
+    """Set up what is this process's alone: what signals do, and text that the terminal cannot show."""
+    signals.end_at_once()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _run(command: str, prog: str, arguments: list[str]) -> int:
     module = importlib.import_module(f"jaxgen.commands.{COMMANDS[command][0]}")
     return _guarded(lambda: module.run(prog, arguments))
@@ -50,7 +69,6 @@ def _run(command: str, prog: str, arguments: list[str]) -> int:
 def _guarded(run: Callable[[], None]) -> int:
     """Turn a user's mistake into its one or two lines and status 2, a signal into its status."""
     from jaxgen.parallel.processes import spare_libtpu
-    from jaxgen.runs.signals import Interrupted
 
     spare_libtpu()
     # Libraries report through absl what we report ourselves.
@@ -60,7 +78,7 @@ def _guarded(run: Callable[[], None]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except Interrupted as interrupted:
+    except signals.Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
         return interrupted.status
     except KeyboardInterrupt:
@@ -68,6 +86,12 @@ def _guarded(run: Callable[[], None]) -> int:
         return 130
     except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror}; what was saved before is whole", file=sys.stderr)
+        return 2
     return 0
 
 

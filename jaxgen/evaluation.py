@@ -2,27 +2,27 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Literal
+from typing import Any
 
+import flax.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.data import batches
+from jaxgen.data import batches, identity
 from jaxgen.data.source import Examples
 from jaxgen.errors import UserError
-from jaxgen.metrics import accumulators
-from jaxgen.metrics.view import Samples
+from jaxgen.metrics import accumulators, outlook
+from jaxgen.metrics.outlook import Outlook
+from jaxgen.metrics.view import REAL, Samples, Split
 from jaxgen.noise import numbered
-from jaxgen.objective import Metrics
+from jaxgen.objective import Density, Generative, Metrics, Objective
 from jaxgen.parallel.mesh import batch_parts, process_rows, put_batch
 from jaxgen.pictures.pixels import to_float
 from jaxgen.program import Program
-from jaxgen.sampling import asked, draw, in_batches
+from jaxgen.sampling import Asked, asked, draw, in_batches, proportional, spread
 from jaxgen.state import State
 from jaxgen.typing import Example
-
-REAL = 50_000  # real examples that samples are compared with, at most
 
 
 def sums(
@@ -55,8 +55,7 @@ def evaluation_batches(
     Of each batch a process gets the rows that its devices hold.
     """
     mesh, pipeline = program.mesh, program.experiment.test
-    size = size or program.experiment.test_batch_size
-    size = -(-size // batch_parts(mesh)) * batch_parts(mesh)
+    size = divided(program, size or program.experiment.test_batch_size)
     return batches.test_batches(
         examples,
         pipeline.transforms,
@@ -66,21 +65,74 @@ def evaluation_batches(
     )
 
 
-def evaluate(program: Program, state: State, guide: State | None = None) -> dict[str, Any]:
+def divided(program: Program, size: int) -> int:
+    """Return the size of an evaluation's batch, or what next divides over devices."""
+    parts = batch_parts(program.mesh)
+    return -(-size // parts) * parts
+
+
+def evaluate(
+    program: Program, state: State, guide: State | None = None, say: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
     """Evaluate a state on its experiment's test data and, where the experiment has metrics of samples, by these.
 
-    The result is ready for JSON. Raises UserError where there is no test data.
+    The result is ready for JSON; `say` hears where there are more or fewer examples than the run had. Raises UserError
+    where there is no test data, or its classes or channels are not the run's.
     """
-    experiment = program.experiment
-    test_set = experiment.test.source.open()
+    experiment, data = program.experiment, program.data
+    test_set = identity.opened(data, experiment.test.source)
+    train_set = identity.opened(data, experiment.train.source) if experiment.metrics else None
+    check(program, train_set, test_set)
+    for line in identity.count_notes(data, training=None if train_set is None else len(train_set), test=len(test_set)):
+        say(line)
     total = sums(program, state, evaluation_batches(program, test_set))
     if total is None:
         raise UserError("the test data is empty")
     results = accumulators.results(total, test_set.classes)
-    if experiment.metrics:
-        train_set = experiment.train.source.open()
+    if train_set is not None:
         results |= SampleEvaluator(program, state, train_set, test_set, guide=guide).measure()
     return results
+
+
+def check(program: Program, train_set: Examples | None, test_set: Examples) -> None:
+    """Raise UserError where a state of the program could not be evaluated on these data; nothing is compiled.
+
+    `train_set` may be None where the experiment has no metrics of samples.
+    """
+    # Of one example: those that are measured one by one may differ in size.
+    row = batches.rows_at(test_set, program.experiment.test.transforms, [0])
+    prepared = {name: (array.shape[1:], array.dtype) for name, array in row.items()}
+    identity.check_channels(program.data, prepared)
+    if program.experiment.metrics and train_set is not None:
+        expected = _outlook(program.objective, prepared["image"][0], train_set, test_set)
+        outlook.check(program.experiment.metrics, expected)
+    size = divided(program, program.experiment.test_batch_size)
+    batch = {name: jax.ShapeDtypeStruct((size, *shape), dtype) for name, (shape, dtype) in prepared.items()}
+    batch |= {"valid": jax.ShapeDtypeStruct((size,), np.bool_), "index": jax.ShapeDtypeStruct((size,), np.int32)}
+    try:
+        with jax.set_mesh(program.mesh):
+            program.evaluate.function.eval_shape(program.shapes, batch)
+    except (flax.errors.FlaxError, TypeError, ValueError) as error:
+        if prepared["image"] == program.data.element["image"]:  # then it is no matter of sizes
+            raise
+        before, after = ("x".join(map(str, e["image"][0])) for e in (program.data.element, prepared))
+        raise UserError(
+            f"the net learns from images of {before} and cannot be measured on test images of {after}\n"
+            "give both pipelines transforms that end in one size, such as Resize or CenterCrop"
+        ) from error
+
+
+def _outlook(objective: Objective, shape: tuple[int, ...], train_set: Examples, test_set: Examples) -> Outlook:
+    if not isinstance(objective, Generative):
+        raise UserError(f"{type(objective).__name__} makes no samples to measure; remove the config's `metrics`")
+    return Outlook(
+        classes=test_set.classes,
+        shape=shape,
+        rows={"train": len(train_set), "test": len(test_set)},
+        asked_for_class="label" in objective.conditions(),
+        has_density=isinstance(objective, Density),
+        model=type(objective).__name__,
+    )
 
 
 class _Part:
@@ -118,23 +170,38 @@ class SampleEvaluator:
     ) -> None:
         self._program, self._state, self._guide, self._stop = program, state, guide, stop
         self._sets = {"train": train_set, "test": test_set}
+        self._labels: dict[Split, np.ndarray | None] = {}  # of the splits whose rows were read
         # Samples have the shape of the test examples, whatever training crops.
         element = batches.DataSpec.of(test_set, program.experiment.test.transforms)
         self._sampled = dataclasses.replace(program, data=element)
         self.classes = test_set.classes
         self.protocol = program.generative.protocol() | {"seed": program.experiment.seed}
 
-    def samples(self, n: int) -> Samples:
-        """Return samples 0 … n-1 of the experiment's seed, of all classes in turn where the net has classes."""
+    def samples(self, n: int, like: Split | None = None) -> Samples:
+        """Return samples 0 … n-1 of the experiment's seed, of all classes in turn where the net has classes.
+
+        With `like` they are asked for what the examples of that split have: for its classes, as often as it has them.
+        """
         numbers = np.arange(n)
-        condition = asked(self._sampled, numbers, lambda: self._sets["test"])
+        condition = self._asked(numbers, like)
         image = draw(
             self._sampled, self._state, numbers, self._program.experiment.seed,
             condition=condition, guide=self._guide, stop=self._stop,
         )  # fmt: skip
         return Samples(image, condition.get("label"))
 
-    def rows(self, split: Literal["train", "test"]) -> Samples:
+    def _asked(self, numbers: np.ndarray, like: Split | None) -> Asked:
+        if like is None:
+            return asked(self._sampled, numbers, lambda: self._sets["test"])
+        if self._program.generative.conditions() != ("label",):
+            examples = self._sets[like]
+            return asked(self._sampled, spread(len(examples), len(numbers)), lambda: examples)
+        if like not in self._labels:
+            self.rows(like)
+        labels = self._labels[like]
+        return self._asked(numbers, None) if labels is None else {"label": proportional(labels, len(numbers))}
+
+    def rows(self, split: Split) -> Samples:
         """Return the real examples as the test pipeline prepares them, pixels as f32 in [-1, 1].
 
         Of a split of more than 50,000 it is so many, drawn once and for all: they are held in memory.
@@ -146,7 +213,8 @@ class SampleEvaluator:
             for name in columns.keys() & batch.keys():
                 columns[name].append(batch[name][batch["valid"]])
         image = np.asarray(to_float(jnp.asarray(np.concatenate(columns["image"]))))
-        return Samples(image, np.concatenate(columns["label"]) if columns["label"] else None)
+        label = self._labels[split] = np.concatenate(columns["label"]) if columns["label"] else None
+        return Samples(image, label)
 
     def map(self, f: Callable[[jax.Array], jax.Array], images: np.ndarray) -> np.ndarray:
         """Return f of the images, computed in batches of one shape."""

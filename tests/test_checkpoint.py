@@ -1,7 +1,9 @@
 """Checkpoints: what comes back is what went in, or is refused by name."""
 
+import errno
 import pathlib
 import shutil
+import types
 
 import jax
 import jax.numpy as jnp
@@ -148,3 +150,31 @@ def test_a_relative_folder_will_do(tmp_path, monkeypatch):
         checkpoints.save(1, put(target, 1))
     with Checkpoints(pathlib.Path("runs/mine")) as checkpoints:
         assert equal(checkpoints.restore(1, target), make(1))
+
+
+def test_a_full_disk_is_said_in_a_line_with_the_last_whole_step(three, monkeypatch):
+    folder, target = three
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Checkpoints(folder) as checkpoints:
+        monkeypatch.setattr(checkpoints._orbax, "save_checkpointables_async", full)
+        with pytest.raises(
+            UserError, match=r"cannot write .*: No space left on device; the last whole one is of step 3$"
+        ):
+            checkpoints.save(4, put(target, 4))
+        monkeypatch.setattr(checkpoints, "_saving", types.SimpleNamespace(result=full))
+        with pytest.raises(UserError, match="No space left on device"):  # where it shows only later
+            checkpoints.restore(3, target)
+
+
+def test_what_is_no_checkpoint_is_left_alone(three):
+    folder, target = three
+    (folder / "notes.txt").write_text("mine")
+    (folder / "2.bak").mkdir()
+    (folder / ".DS_Store").touch()
+    with Checkpoints(folder, keep=1) as checkpoints:
+        assert checkpoints.steps == [2, 3]
+        checkpoints.save(4, put(target, 4))
+    assert sorted(path.name for path in folder.iterdir()) == [".DS_Store", "2.bak", "4", "notes.txt"]

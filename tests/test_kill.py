@@ -1,8 +1,10 @@
 """A run that is killed at any moment and started again ends with the bits of one that was not."""
 
 import json
+import os
 import pathlib
 import signal
+import socket
 import time
 
 import pytest
@@ -68,6 +70,9 @@ def test_killed_and_started_again(moment, straight, cache, tmp_path):
     process.communicate()
     again = call("train.py", TINY, "--run-dir", folder, cache=cache)
     assert again.returncode == 0, again.stderr
+    assert f"process {process.pid} on {socket.gethostname()}" in again.stderr  # its lock is taken over, without waiting
+    assert "taking over" in again.stderr
+    assert not (folder / "run.lock").exists()
     assert digest(folder) == straight[1]
     rows = [json.loads(row) for row in (folder / "metrics.jsonl").read_text().splitlines()]
     kept = [(row["split"], row["step"]) for row in rows]
@@ -77,7 +82,9 @@ def test_killed_and_started_again(moment, straight, cache, tmp_path):
     assert final == json.loads((straight[0] / "eval.json").read_text())
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, *(pytest.param(n, marks=pytest.mark.slow) for n in (signal.SIGINT, signal.SIGHUP))]
+)
 def test_a_signal_saves_and_says_so(number, straight, cache, tmp_path):
     folder = tmp_path / "run"
     process = start("train.py", TINY, "--run-dir", folder, cache=cache)
@@ -92,6 +99,22 @@ def test_a_signal_saves_and_says_so(number, straight, cache, tmp_path):
     again = call("train.py", TINY, "--run-dir", folder, cache=cache)
     assert again.returncode == 0, again.stderr
     assert "going on from step" in again.stdout
+    assert digest(folder) == straight[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_the_whole_group_leaves_the_workers_to_the_run(number, straight, cache, tmp_path):
+    folder = tmp_path / "run"
+    process = start("train.py", TINY, "--run-dir", folder, "--train.workers", "1", cache=cache, within=("setsid",))
+    while steps_written(folder) < 16:
+        time.sleep(0.002)
+    os.killpg(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert len(err.splitlines()) == 1
+    assert "saved; the same command goes on" in err
+    assert call("train.py", TINY, "--run-dir", folder, cache=cache).returncode == 0
     assert digest(folder) == straight[1]
 
 

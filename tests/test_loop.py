@@ -2,16 +2,18 @@
 
 import dataclasses
 import json
+import struct
 
 import pytest
 from small import segmentation, with_learners
+from tensorboardX.proto import event_pb2
 
 from jaxgen import loop
 from jaxgen.errors import UserError
 from jaxgen.optim.optimizer import Optimizer, Sgd
 from jaxgen.optim.schedules import Constant
 from jaxgen.runs.folder import RunFolder
-from jaxgen.runs.logs import JsonLines, RunInfo
+from jaxgen.runs.logs import JsonLines, RunInfo, TensorBoard
 
 
 def rows(folder):
@@ -55,8 +57,32 @@ def test_lines_of_steps_that_come_again_are_dropped(tmp_path):
     log.close()
     with path.open("a") as file:
         file.write('{"step": 8, "split": "tr')  # a crash cut it short
+        file.write('\n[1]\n7\n{"step": "many"}\n{"step": 1e999}\n\x00\n')  # and what a failing disk may leave
     JsonLines().open(info(4)).close()
     assert [json.loads(line) for line in path.read_text().splitlines()] == [
         {"step": 2, "split": "train", "loss": 0.5},
         {"step": 4, "split": "train", "loss": None},
     ]
+
+
+def session_starts(folder):
+    """The steps from which each of a folder's event files, oldest first, takes over from those before it."""
+    starts = []
+    for file in sorted(folder.glob("events.out.tfevents.*")):
+        content, at = file.read_bytes(), 0
+        while at < len(content):
+            (length,) = struct.unpack_from("<Q", content, at)
+            event = event_pb2.Event.FromString(content[at + 12 : at + 12 + length])
+            starts += [event.step] if event.session_log.status == event_pb2.SessionLog.START else []
+            at += length + 16
+    return starts
+
+
+def test_tensorboard_hides_what_is_written_again(tmp_path):
+    for number, start in enumerate((0, 0, 4)):  # the second one starts anew: the first reached no checkpoint
+        log = TensorBoard().open(RunInfo(folder=tmp_path, start=start, steps=8, settings={}))
+        log.write(start + 1, "train", {"loss": 0.5})
+        log.close()
+        (written,) = tmp_path.glob("*.tfevents.??*")  # named after the second: these are made within one
+        written.rename(tmp_path / f"events.out.tfevents.{number}")
+    assert session_starts(tmp_path) == [1, 5]

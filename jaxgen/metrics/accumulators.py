@@ -3,6 +3,7 @@
 So a result does not depend on how examples were batched, padded (`valid`) or spread over devices.
 """
 
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, Integer
+from jaxtyping import Array, Bool, Float, Integer
 
 from jaxgen.errors import UserError
 from jaxgen.typing import IGNORE, Tree
@@ -135,10 +136,12 @@ def table(result: Mapping[str, Any]) -> list[str]:
     if "per_class" in result:
         rows = [(name, row["iou"], row["acc"], row["dice"], row["pixels"]) for name, row in result["per_class"].items()]
         mean = ("mean", result["miou"], result["macc"], result["dice"], sum(row[-1] for row in rows))
-        wide = max(len(row[0]) for row in [*rows, mean])
+        wide = max(_cells(row[0]) for row in [*rows, mean])
         lines.append(f"{'':<{wide}}{'IoU':>9}{'accuracy':>9}{'dice':>9}{'pixels':>13}")
         for name, iou, acc, dice, pixels in [*rows, mean]:
-            lines.append(f"{name:<{wide}}{_text(iou):>9}{_text(acc):>9}{_text(dice):>9}{pixels:>13}")
+            lines.append(
+                f"{name}{' ' * (wide - _cells(name))}{_text(iou):>9}{_text(acc):>9}{_text(dice):>9}{pixels:>13}"
+            )
         if result["absent"]:
             lines.append(f"in no mean, as absent from truth and predictions: {', '.join(result['absent'])}")
     tabled = {"per_class", "absent", "macc", "dice"} if lines else set()
@@ -146,20 +149,35 @@ def table(result: Mapping[str, Any]) -> list[str]:
     return lines + [f"{name} {_text(value)}" for name, value in numbers.items()]
 
 
-def predicted(logits: Float[Array, "*b n"]) -> Int[Array, "*b"]:
-    """Return the most likely class; one logit x is the two logits (0, x) of classes 0 and 1."""
-    return (logits[..., 0] > 0).astype(jnp.int32) if logits.shape[-1] == 1 else logits.argmax(-1)
+def predicted[A: (Array, np.ndarray)](logits: A) -> A:
+    """Return the most likely class i32[*b] of logits f32[*b n], JAX's or numpy's; one logit x is the two logits (0, x)
+    of classes 0 and 1."""
+    likeliest: Any = (logits[..., 0] > 0).astype(jnp.int32) if logits.shape[-1] == 1 else logits.argmax(-1)
+    return likeliest
+
+
+def class_logits(logits: Float[Array, "*b n"]) -> Float[Array, "*b m"]:
+    """Return one f32 logit for each class, two at least: one logit x is the two logits (0, x) of classes 0 and 1."""
+    logits = logits.astype(jnp.float32)
+    return jnp.concatenate([jnp.zeros_like(logits), logits], -1) if logits.shape[-1] == 1 else logits
 
 
 def topk_correct(logits: Float[Array, "b n"], labels: Integer[Array, " b"], k: int) -> Float[Array, " b"]:
     """Return 1 where the label's logit is among the k highest, else 0.
 
-    Ties count as wrong, and NaN as higher than all: a net of constant logits is right only where k >= n.
+    Of equal logits the first is the higher, as in `predicted`; a NaN is higher than all. Where k >= n all are right.
     """
     n = logits.shape[-1]
     own = jnp.where(jax.nn.one_hot(labels, n, dtype=bool), logits, -jnp.inf).max(-1, keepdims=True)
-    not_below = n - (logits < own).sum(-1)  # the label itself, the classes above it, and its ties
+    later = jnp.arange(n)[None] > labels[:, None]
+    not_below = n - ((logits < own) | ((logits == own) & later)).sum(-1)  # the label itself, and what is above it
     return (not_below <= k).astype(jnp.float32)
+
+
+def _cells(text: str) -> int:
+    """How many cells of a terminal a line takes: two for letters as wide as 猫, none for accents that stand alone."""
+    widths = [0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text]
+    return sum(widths)
 
 
 def _wide(x: Any) -> Any:

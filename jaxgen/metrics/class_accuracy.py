@@ -1,12 +1,14 @@
 """Class accuracy: whether a classifier reads the digits that a generator was asked for."""
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from jaxgen.errors import UserError
 from jaxgen.features.digits_cnn import DigitsCnn
+from jaxgen.metrics.outlook import Outlook, check_net
 from jaxgen.metrics.view import Samples, View, as_shown, finite
 
 DIGITS = tuple(str(digit) for digit in range(10))
@@ -25,22 +27,35 @@ class ClassAccuracy:
         if self.samples < 1:
             raise UserError(f"ClassAccuracy.samples is {self.samples}; it must be at least 1")
 
+    def check(self, outlook: Outlook) -> Collection[str]:
+        """Return the names of the numbers.
+
+        Raises UserError unless the classes are the digits, in pictures of their size, and the samples have labels.
+        """
+        self._check_classes(outlook.classes, labelled=outlook.asked_for_class)
+        check_net(DigitsCnn().classifier(), outlook, "ClassAccuracy")
+        return ["readback_accuracy"]
+
+    def _check_classes(self, classes: tuple[str, ...], *, labelled: bool) -> None:
+        if classes != DIGITS:
+            raise UserError(f"ClassAccuracy reads the digits 0..9, not {', '.join(classes[:4])}…; remove it")
+        if not labelled:
+            raise UserError(
+                "ClassAccuracy needs a generator that is asked for a class; remove it, or give the net classes"
+            )
+
     def measure(self, view: View) -> dict[str, Any]:
         """Return the shares by name.
 
         Raises UserError unless the classes are the digits and the samples have labels and are finite.
         """
-        if view.classes != DIGITS:
-            raise UserError(f"ClassAccuracy reads the digits 0..9, not {', '.join(view.classes[:4])}…; remove it")
         samples = finite(view.samples(self.samples))
-        if samples.label is None:
-            raise UserError(
-                "ClassAccuracy needs a generator that is asked for a class; remove it, or give the net classes"
-            )
+        asked = samples.label
+        self._check_classes(view.classes, labelled=asked is not None)
+        assert asked is not None  # as was just checked
         right = _right(view, samples)
         per_class = {
-            name: float(right[samples.label == k].mean()) if (samples.label == k).any() else None
-            for k, name in enumerate(view.classes)
+            name: float(right[asked == k].mean()) if (asked == k).any() else None for k, name in enumerate(view.classes)
         }
         test = view.rows("test")
         return {

@@ -1,7 +1,8 @@
 """How near the samples' distribution is to the data's, and what real data of the same number score."""
 
 import dataclasses
-from typing import Any, Literal
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -9,12 +10,15 @@ from jaxtyping import Float32
 from jaxgen.errors import UserError
 from jaxgen.features.net import Features
 from jaxgen.metrics import fidelity
-from jaxgen.metrics.view import View, as_shown, finite
+from jaxgen.metrics.outlook import Outlook, check_net
+from jaxgen.metrics.view import REAL, Split, View, as_shown, finite
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Distribution:
     """Fréchet distance, KID, precision, recall, density and coverage of the samples against real examples.
+
+    A generator of classes is asked for each as often as the reference has it, so that shares make no distance.
 
     Each number comes with a baseline, `…_floor`: what the other split scores in the samples' place, with as many rows
     as there are samples (fewer where the split is smaller). With the default reference a generator that repeats its
@@ -27,7 +31,7 @@ class Distribution:
     """Number of samples; a Fréchet distance falls with it, so compare at equal numbers only."""
     neighbours: int = 5
     """k of the balls of precision, recall, density and coverage."""
-    reference: Literal["train", "test"] = "test"
+    reference: Split = "test"
     """The split to be near to."""
     kid_subsets: int = 100
     kid_size: int = 1000
@@ -38,29 +42,46 @@ class Distribution:
             if getattr(self, name) < least:
                 raise UserError(f"Distribution.{name} is {getattr(self, name)}; it must be at least {least}")
 
+    def check(self, outlook: Outlook) -> Collection[str]:
+        """Return the names of the numbers.
+
+        Raises UserError for too few rows, and for features of pictures of another size.
+        """
+        other = "train" if self.reference == "test" else "test"
+        real = {name: min(rows, REAL) for name, rows in outlook.rows.items()}
+        rows = {self.reference: real[self.reference], "generated": self.samples, other: min(real[other], self.samples)}
+        self._check_rows(rows)
+        check_net(self.features.extractor(), outlook, f"Distribution of {self.features.name}")
+        return [self.features.metric, f"kid_{self.features.name}", "precision", "recall", "density", "coverage"]
+
+    def _check_rows(self, rows: Mapping[str, int]) -> None:
+        for name, count in rows.items():
+            if count <= max(self.neighbours, 1):
+                raise UserError(
+                    f"Distribution: {count} {name} examples have no neighbour number {self.neighbours} each; "
+                    "take more of them or fewer neighbours"
+                )
+
     def measure(self, view: View) -> dict[str, Any]:
         """Return the numbers by name.
 
         Raises UserError for too few rows and for samples that are not finite.
         """
         extract = self.features.extractor()
-        other: Literal["train", "test"] = "train" if self.reference == "test" else "test"
+        other: Split = "train" if self.reference == "test" else "test"
         real = view.rows(other).image
         # Data may be sorted by class, so the baseline's rows are drawn.
         chosen = np.random.default_rng(0).permutation(len(real))[: self.samples]
-        images = view.rows(self.reference).image, finite(view.samples(self.samples)).image, real[np.sort(chosen)]
-        for name, rows in zip((self.reference, "generated", other), images, strict=True):
-            if len(rows) <= max(self.neighbours, 1):
-                raise UserError(
-                    f"Distribution: {len(rows)} {name} examples have no neighbour number {self.neighbours} each; "
-                    "take more of them or fewer neighbours"
-                )
+        there, made = view.rows(self.reference), finite(view.samples(self.samples, like=self.reference))
+        images = there.image, made.image, real[np.sort(chosen)]
+        self._check_rows(dict(zip((self.reference, "generated", other), map(len, images), strict=True)))
         reference, fake, baseline = (view.map(extract, as_shown(rows)) for rows in images)
         scores, baselines = self._scores(reference, fake), self._scores(reference, baseline)
         size = min(len(fake), len(reference))
         protocol = {
             "features": self.features.name,
             "samples": len(fake),
+            "labels": None if made.label is None else "in turn" if there.label is None else f"as in {self.reference}",
             "reference": self.reference,
             "reference_samples": len(reference),
             "floor_samples": len(baseline),

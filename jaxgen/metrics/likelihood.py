@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Collection
 from typing import Any
 
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from jaxgen.data.mixture import Mixture
 from jaxgen.diffusion.gaussian import GaussianMixture
 from jaxgen.diffusion.likelihood import bits_per_dim
 from jaxgen.errors import UserError
+from jaxgen.metrics.outlook import Outlook
 from jaxgen.metrics.view import View
 
 
@@ -35,6 +37,24 @@ class Likelihood:
     sigma_max: float | None = 80.0
     """Level that counts as pure noise; None: the path's own."""
     source: Mixture | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in dict(rows=1, steps=1, probes=0).items():
+            if getattr(self, name) < least:
+                raise UserError(f"Likelihood.{name} is {getattr(self, name)}; it must be at least {least}")
+
+    def check(self, outlook: Outlook) -> Collection[str]:
+        """Return the names of the numbers.
+
+        Raises UserError unless the model is one of diffusion, and the source's points are of the data's plane.
+        """
+        if not outlook.has_density:
+            raise UserError(f"{outlook.model} has no likelihood; remove Likelihood from the config's `metrics`")
+        if len(outlook.shape) == 3:
+            return ["bits_per_dim"]
+        if self.source is not None and self.source.centres().shape[1:] != outlook.shape:
+            raise UserError(f"Likelihood: {type(self.source).__name__} is not of the data's plane; drop `source`")
+        return ["log_likelihood"]
 
     def measure(self, view: View) -> dict[str, Any]:
         """Return the numbers by name.

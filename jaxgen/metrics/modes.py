@@ -1,6 +1,7 @@
 """Which of a mixture's modes the samples reach, how evenly, and how well they fill them."""
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from jaxgen.data.mixture import Mixture
 from jaxgen.errors import UserError
 from jaxgen.metrics import fidelity
+from jaxgen.metrics.outlook import Outlook
 from jaxgen.metrics.view import View, finite
 
 
@@ -30,6 +32,21 @@ class Modes:
         if self.samples < 1:
             raise UserError(f"Modes.samples is {self.samples}; it must be at least 1")
 
+    def check(self, outlook: Outlook) -> Collection[str]:
+        """Return the names of the numbers.
+
+        Raises UserError for samples that are no points of the mixture's plane.
+        """
+        self._check_shape(outlook.shape)
+        return ["modes", "high_quality", "std_ratio", "kl"]
+
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        if shape != self.source.centres().shape[1:]:
+            raise UserError(
+                f"Modes: samples have the shape {shape}, not that of points in the plane of "
+                f"{type(self.source).__name__}; measure pictures with Distribution"
+            )
+
     def measure(self, view: View) -> dict[str, Any]:
         """Return the numbers by name.
 
@@ -37,11 +54,7 @@ class Modes:
         """
         centres = self.source.centres()
         points = finite(view.samples(self.samples)).image
-        if points.shape[1:] != centres.shape[1:]:
-            raise UserError(
-                f"Modes: samples have the shape {points.shape[1:]}, not that of points in the plane of "
-                f"{type(self.source).__name__}; measure pictures with Distribution"
-            )
+        self._check_shape(points.shape[1:])
         found = fidelity.modes(points, centres, self.source.std, self.radius)
         source = dataclasses.replace(self.source, size=self.samples).open()
         data = np.stack([source[i]["image"] for i in range(self.samples)])

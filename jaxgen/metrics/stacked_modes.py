@@ -1,6 +1,7 @@
 """How many of the thousand modes of stacked digits a generator reaches, and how evenly."""
 
 import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from jaxgen.data.stacked import MODES, StackedDigits
 from jaxgen.errors import UserError
 from jaxgen.features.digits_cnn import SHAPE, DigitsCnn
 from jaxgen.metrics import fidelity
+from jaxgen.metrics.outlook import Outlook
 from jaxgen.metrics.view import View, as_shown, finite
 
 
@@ -31,15 +33,21 @@ class StackedModes:
         if self.samples < 1:
             raise UserError(f"StackedModes.samples is {self.samples}; it must be at least 1")
 
+    def check(self, outlook: Outlook) -> Collection[str]:
+        """Return the names of the numbers.
+
+        Raises UserError for samples that are not 8 × 8 pictures of three channels.
+        """
+        _check_shape(outlook.shape)
+        return ["modes", "kl"]
+
     def measure(self, view: View) -> dict[str, Any]:
         """Return the numbers by name.
 
         Raises UserError for samples that are not 8 × 8 pictures of three channels, or not finite.
         """
         image = finite(view.samples(self.samples)).image
-        if image.shape[1:] != (*SHAPE[:2], 3):
-            shape = "x".join(map(str, image.shape[1:]))
-            raise UserError(f"StackedModes reads pictures of 8x8x3, not {shape}; remove it, or learn StackedDigits")
+        _check_shape(image.shape[1:])
         source = StackedDigits(split="train", size=len(image), seed=self.seed).open()
         data = np.stack([source[i]["image"] for i in range(len(source))])
         fake, real = _counts(view, image), _counts(view, data.astype(np.float32) / np.float32(127.5) - np.float32(1))
@@ -52,6 +60,12 @@ class StackedModes:
             "protocol": view.protocol
             | {"triples": {"samples": len(image), "of": MODES, "classifier": DigitsCnn().name, "real_seed": self.seed}},
         }
+
+
+def _check_shape(shape: tuple[int, ...]) -> None:
+    if shape != (*SHAPE[:2], 3):
+        text = "x".join(map(str, shape))
+        raise UserError(f"StackedModes reads pictures of 8x8x3, not {text}; remove it, or learn StackedDigits")
 
 
 def _counts(view: View, image: Float32[np.ndarray, "n 8 8 3"]) -> Int[np.ndarray, " k"]:

@@ -9,6 +9,10 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from jaxgen.errors import UserError
+from jaxgen.pictures.pixels import levels
+
+Split = Literal["train", "test"]
+REAL = 50_000  # real examples that samples are compared with, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,11 +33,14 @@ class View(Protocol):
     protocol: dict[str, Any]
     """How the samples are made (sampler, evaluations of the net, guidance, seed), ready for JSON."""
 
-    def samples(self, n: int) -> Samples:
-        """Return the first n samples of the run's generator, labels balanced over the classes where it has any."""
+    def samples(self, n: int, like: Split | None = None) -> Samples:
+        """Return the first n samples of the run's generator.
+
+        Where it has classes they are asked for in turn, or with `like` as often as in that split.
+        """
         ...
 
-    def rows(self, split: Literal["train", "test"]) -> Samples:
+    def rows(self, split: Split) -> Samples:
         """Return the real examples of a split, 50,000 of them where there are more."""
         ...
 
@@ -109,4 +116,4 @@ def as_shown(image: Float32[np.ndarray, " n *s"]) -> Float32[np.ndarray, " n *s"
     """
     if image.ndim != 4:
         return image
-    return np.clip(np.floor(image * np.float32(127.5) + np.float32(128)), 0, 255) / np.float32(127.5) - np.float32(1)
+    return levels(image) / np.float32(127.5) - np.float32(1)

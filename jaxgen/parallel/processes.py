@@ -73,6 +73,13 @@ def barrier(where: str) -> None:
         multihost_utils.sync_global_devices(where)
 
 
+def of_main_process(flag: bool) -> bool:
+    """Return the main process's flag to every process."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(multihost_utils.broadcast_one_to_all(np.array(flag)))
+
+
 def any_process(mesh: Mesh, wish: Callable[[], bool]) -> Callable[[], bool]:
     """Return `wish` for a mesh of one process; of several, whether any of them wished for it one call before.
 

@@ -1,13 +1,15 @@
 """Checkpoints: Orbax does the writing; a checksum taken on the device tells whether what comes back is what went in."""
 
+import contextlib
 import gc
 import logging
 import pathlib
+import re
 import shutil
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -21,6 +23,11 @@ from jaxgen.typing import Tree
 
 # Orbax reports every damaged file through absl with a traceback; ours is the one line that `restore` says.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+# What the operating system says where a file cannot be written; libraries quote it.
+DISK = re.compile(
+    "No space left on device|Disk quota exceeded|Read-only file system|Permission denied|Input/output error"
+)
 
 
 def checksum(state: Tree) -> UInt32[Array, ""]:
@@ -70,9 +77,13 @@ class Checkpoints:
         return sorted(found.step for found in self._orbax.checkpoints)
 
     def save(self, step: int, state: Tree) -> None:
-        """Copy the state to the host and write it while training goes on."""
+        """Copy the state to the host and write it while training goes on.
+
+        Raises UserError, here or when it is waited for, where the disk takes no more.
+        """
         sums = {"checksum": self._checksum(state)}
-        self._saving = self._orbax.save_checkpointables_async(step, {"state": state, "sums": sums}, force=True)
+        with self._writing():
+            self._saving = self._orbax.save_checkpointables_async(step, {"state": state, "sums": sums}, force=True)
 
     def restore(self, step: int, target: Tree) -> Tree:
         """Read the state of one step into the shapes and shardings of `target`.
@@ -133,12 +144,28 @@ class Checkpoints:
     def _finish(self) -> None:
         """Wait for the save under way: what is half written cannot be read."""
         if self._saving is not None:
-            self._saving.result()
+            with self._writing():
+                self._saving.result()
             self._saving = None
 
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turn what the disk, or a library on its behalf, says of a failed write into a UserError."""
+        try:
+            yield
+        except (OSError, ValueError) as error:
+            if not (found := DISK.search(str(error))):
+                raise
+            last = f"the last whole one is of step {self.steps[-1]}" if self.steps else "there is no whole one"
+            raise UserError(f"cannot write a checkpoint to {self.folder}: {found[0]}; {last}") from error
+
     def close(self) -> None:
-        """Wait until all is written."""
-        self._orbax.close()
+        """Wait until all is written.
+
+        Raises UserError as `save` does.
+        """
+        with self._writing():
+            self._orbax.close()
 
     def __enter__(self) -> "Checkpoints":
         return self

@@ -5,6 +5,7 @@ import functools
 import importlib.metadata
 import json
 import pathlib
+import re
 import subprocess
 import sys
 from typing import Any
@@ -12,12 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxgen.config import codec
+from jaxgen.config import codec, project
 from jaxgen.data.batches import DataSpec
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
-from jaxgen.parallel.processes import barrier, is_main_process
 
+NUMBER = re.compile("0|[1-9][0-9]*")  # as checkpoints are named
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
 
@@ -27,7 +28,9 @@ class RunFolder:
 
     path: pathlib.Path
     allow: tuple[str, ...] = ()
-    """Packages, in addition to jaxgen and the user's own project, whose classes may be rebuilt from the folder."""
+    """Packages and folders, besides jaxgen and the user's own project, whose classes may be rebuilt from here."""
+    project: tuple[pathlib.Path, ...] = ()
+    """Folders of the project that it is trained from, where the experiment has classes of it."""
 
     @property
     def checkpoints(self) -> pathlib.Path:
@@ -61,49 +64,34 @@ class RunFolder:
     def json(self) -> pathlib.Path:
         return self.path / "experiment.json"
 
-    def claim(self, experiment: Experiment, data: DataSpec) -> list[str]:
-        """Make the folder this experiment's, or check that it already is; return what else is laid out or logged since.
+    @property
+    def json_of_data(self) -> pathlib.Path:
+        return self.path / "data.json"
 
-        Raises UserError if the folder holds another experiment (naming the fields that differ), holds something
-        else, or cannot be written. The same experiment may go on with another mesh, rule, loggers or watchdog.
+    @property
+    def steps(self) -> list[int]:
+        """The steps of which there is a checkpoint or a snapshot, whole or damaged."""
+        places = (self.checkpoints, self.snapshots, self.path / "damaged")
+        entries = [entry for place in places if place.is_dir() for entry in place.iterdir()]
+        return sorted({int(entry.name) for entry in entries if NUMBER.fullmatch(entry.name) and entry.is_dir()})
+
+    def write(self, experiment: Experiment, data: DataSpec) -> None:
+        """Write down what is trained here.
+
+        Raises UserError if the folder cannot be written.
         """
         encoded = codec.encode(experiment)
-        moved: list[str] = []
-        if self.json.exists():
-            stored = _read(self.json)
-            if stored != encoded:  # a folder of an earlier version is compared by today's names and defaults
-                stored = codec.encode(codec.decode(stored, self.allow, self.path))
-            differ = codec.differences(stored, encoded)
-            moved = [line for line in differ if line.startswith(codec.LAYOUT)]
-            differ = [line for line in differ if line not in moved]
-            if differ:
-                more = f"; and {len(differ) - 4} more" if len(differ) > 4 else ""
-                raise UserError(
-                    f"{self.path} holds another experiment: {'; '.join(differ[:4])}{more}\n"
-                    "give this one its own folder with --run-dir, or remove that one"
-                )
-        elif self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise UserError(f"{self.path} is there and is not a run folder; choose another with --run-dir")
-        barrier("before claiming the run folder")
-        if is_main_process():
-            self._write(experiment, encoded, data, fresh=moved != [] or not self.json.exists())
-        barrier("after claiming the run folder")
-        return moved
-
-    def _write(self, experiment: Experiment, encoded: Any, data: DataSpec, *, fresh: bool) -> None:
         try:
             self.previews.mkdir(parents=True, exist_ok=True)
-            probe = self.path / ".writable"
-            probe.touch()
-            probe.unlink()
-            if fresh:
-                self.text.write_text(_about(experiment))
-                element = {name: [list(shape), str(dtype)] for name, (shape, dtype) in data.element.items()}
-                (self.path / "data.json").write_text(json.dumps({"classes": data.classes, "element": element}))
-                # Written last and at once: a folder with this file in it has been claimed whole.
-                whole = self.json.with_suffix(".tmp")
-                whole.write_text(json.dumps(encoded, indent=1))
-                whole.replace(self.json)
+            if not (self.text.exists() and self.json.exists() and read_json(self.json) == encoded):
+                self.text.write_text(_about(experiment), encoding="utf-8")
+            element = {name: [list(shape), str(dtype)] for name, (shape, dtype) in data.element.items()}
+            about = {"classes": data.classes, "element": element, "counts": data.counts}
+            write_json(self.json_of_data, about)
+            if self.project:
+                project.store(self.path, self.project)
+            # Written last: a folder with this file in it has been claimed whole.
+            write_json(self.json, encoded)
         except OSError as error:
             raise UserError(f"cannot write to {self.path}: {error.strerror}; choose another with --run-dir") from error
 
@@ -115,7 +103,7 @@ class RunFolder:
         """
         if not self.json.exists():
             raise UserError(f"{self.path} is not a run folder: it has no {self.json.name} (train.py makes run folders)")
-        experiment = codec.decode(_read(self.json), self.allow, self.path)
+        experiment = codec.decode(read_json(self.json), self.allow, self.path)
         if not isinstance(experiment, Experiment):
             raise UserError(f"{self.json} holds no Experiment")
         return experiment
@@ -123,16 +111,34 @@ class RunFolder:
     @functools.cached_property
     def data(self) -> DataSpec:
         """The data that the run was made from."""
-        found = _read(self.path / "data.json")
-        element = {name: (tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in found["element"].items()}
-        return DataSpec(tuple(found["classes"]), element)
+        found = read_json(self.json_of_data)
+        try:
+            element = {name: (tuple(shape), np.dtype(dtype)) for name, (shape, dtype) in found["element"].items()}
+            counts = None
+            if found.get("counts") is not None:
+                train, test = map(int, found["counts"])
+                counts = (train, test)
+            return DataSpec(tuple(map(str, found["classes"])), element, counts)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{self.json_of_data} does not describe data; train on to write it anew") from error
 
 
-def _read(path: pathlib.Path) -> Any:
+def read_json(path: pathlib.Path) -> Any:
+    """Return what a JSON file holds.
+
+    Raises UserError where it is not there or not whole.
+    """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:  # not there, not text, not JSON, or nested without end
         raise UserError(f"cannot read {path}: {error}") from error
+
+
+def write_json(path: pathlib.Path, data: Any) -> None:
+    """Write a JSON file, whole or not at all."""
+    fresh = path.with_suffix(".tmp")
+    fresh.write_text(json.dumps(data, indent=1) + "\n")
+    fresh.replace(path)
 
 
 def _about(experiment: Experiment) -> str:
@@ -157,6 +163,4 @@ def _commit() -> str:
 
 def write_results(folder: RunFolder, step: int, results: dict[str, Any]) -> None:
     """Write eval.json, whole or not at all."""
-    fresh = folder.eval.with_suffix(".tmp")
-    fresh.write_text(json.dumps({"step": step, "metrics": results}, indent=1) + "\n")
-    fresh.replace(folder.eval)
+    write_json(folder.eval, {"step": step, "metrics": results})

@@ -103,8 +103,10 @@ class JsonLines:
     def open(self, run: RunInfo) -> Log:
         path = run.folder / self.name
         # A line that a crash cut short is of a step that comes again.
-        kept = [line for line in path.read_text().splitlines() if _step_of(line) <= run.start] if path.exists() else []
-        path.write_text("".join(f"{line}\n" for line in kept))
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        fresh = path.with_name(f"{path.name}.tmp")
+        fresh.write_text("".join(f"{line}\n" for line in lines if _step_of(line) <= run.start))
+        fresh.replace(path)  # at once: a process that is killed here loses no line
         return _JsonLines(path)
 
 
@@ -133,7 +135,7 @@ class _JsonLines:
 def _step_of(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return math.inf
 
 
@@ -153,7 +155,8 @@ class _TensorBoard:
     def __init__(self, run: RunInfo) -> None:
         import tensorboardX  # takes a while to import, for which a command that trains nothing need not wait
 
-        self._writer = tensorboardX.SummaryWriter(str(run.folder), purge_step=run.start + 1 if run.start else None)
+        earlier = any(run.folder.glob("events.out.tfevents.*"))
+        self._writer = tensorboardX.SummaryWriter(str(run.folder), purge_step=run.start + 1 if earlier else None)
 
     def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
         for name, value in values.items():

@@ -4,31 +4,37 @@ The loop says in which order things happen, the session does them.
 """
 
 import contextlib
+import dataclasses
+import functools
+import sys
 from collections.abc import Iterator
 from typing import Any
 
 import jax
 
 from jaxgen.config import codec
+from jaxgen.data import about
 from jaxgen.data.batches import DataSpec
 from jaxgen.errors import UserError
 from jaxgen.evaluation import SampleEvaluator, evaluation_batches, sums
 from jaxgen.experiment import Experiment
 from jaxgen.learner import Scalars
 from jaxgen.metrics import accumulators
-from jaxgen.objective import Diagnosing, Generative, Objective
+from jaxgen.objective import Diagnosing
 from jaxgen.parallel import rules
 from jaxgen.parallel.mesh import put_batch
 from jaxgen.parallel.processes import any_process, is_main_process
 from jaxgen.pictures import sheet
 from jaxgen.program import Program
+from jaxgen.runs import checks, signals
 from jaxgen.runs.checkpoints import Checkpoints
+from jaxgen.runs.claim import check_place, claim
 from jaxgen.runs.divergence import Diverged
 from jaxgen.runs.folder import RunFolder, write_results
+from jaxgen.runs.lock import lock
 from jaxgen.runs.logs import Logs, RunInfo
 from jaxgen.runs.meter import Meter
-from jaxgen.runs.restore import emas, widths
-from jaxgen.runs.signals import Interrupt
+from jaxgen.runs.restore import emas
 from jaxgen.state import State
 from jaxgen.typing import Batch
 
@@ -59,20 +65,23 @@ class Session:
 
     def _open(self, stack: contextlib.ExitStack, experiment: Experiment, folder: RunFolder) -> None:
         self._experiment, self._folder = experiment, folder
+        check_place(folder.path)
+        lock(stack, folder.path, functools.partial(print, file=sys.stderr, flush=True))
         self._train_set, self._test_set = experiment.train.source.open(), experiment.test.source.open()
-        if self._train_set.classes != self._test_set.classes:
-            raise UserError(
-                "training and test data differ in their classes: "
-                f"{self._train_set.classes[:4]}… and {self._test_set.classes[:4]}…"
-            )
+        checks.check_data(self._train_set, self._test_set)
         data = DataSpec.of(self._train_set, experiment.train.transforms)
+        data = dataclasses.replace(data, counts=(len(self._train_set), len(self._test_set)))
         self.program = Program.of(experiment, data)
-        _check(experiment)
-        changed = folder.claim(experiment, data)
+        checks.check(self.program, self._train_set, self._test_set)
+        self._shown = put_batch(self.program.mesh, self._examples_shown())
+        checks.check_preview(self.program, self._shown)
+        notes = about.lines(self._train_set, self._test_set, data.element)
+        notes += checks.check_room(self.program, folder)
+        notes += claim(folder, experiment, data)
         if is_main_process():
             folder.sharding.write_text("\n".join(rules.table(self.program.shapes)) + "\n")
 
-        self._interrupt = stack.enter_context(Interrupt())
+        self._interrupt = stack.enter_context(signals.Interrupt())
         self._stopping = any_process(self.program.mesh, self._interrupt)
         self._asked_to_stop = False
         self._checkpoints = stack.enter_context(Checkpoints(folder.checkpoints, keep=experiment.keep))
@@ -84,15 +93,20 @@ class Session:
         self._step, self.state = latest if latest else (0, self.program.init())
         self._checkpoints.set_aside(newer_than=self._step)
 
-        self._open_logs(stack, [f"warning: {line}" for line in damaged], changed)
+        self._open_logs(stack, [*notes, *(f"warning: {line}" for line in damaged)])
         self._warned: set[str] = set()  # each kind is said once
         self._meter = Meter(experiment.batch_size)
         self._pending: tuple[int, Scalars] | None = None
-        size = PREVIEW if len(data.element["image"][0]) == 3 else POINTS
-        shown = next(evaluation_batches(self.program, self._test_set, size))
-        self._shown = put_batch(self.program.mesh, shown)
 
-    def _open_logs(self, stack: contextlib.ExitStack, notes: list[str], changed: list[str]) -> None:
+    def _examples_shown(self) -> dict[str, Any]:
+        """Return the test examples of the previews: a batch of an evaluation where images differ in size."""
+        size = PREVIEW if len(self.program.data.element["image"][0]) == 3 else POINTS
+        try:
+            return next(evaluation_batches(self.program, self._test_set, size))
+        except UserError:
+            return next(evaluation_batches(self.program, self._test_set))
+
+    def _open_logs(self, stack: contextlib.ExitStack, notes: list[str]) -> None:
         experiment, folder = self._experiment, self._folder
         settings = codec.flatten(codec.encode(experiment))
         info = RunInfo(folder=folder.path, start=self._step, steps=experiment.steps, settings=settings)
@@ -106,7 +120,6 @@ class Session:
             stack.callback(self._watch.close)
         if self._step:
             notes.append(f"going on from step {self._step} of {experiment.steps} in {folder.path}")
-            notes += [f"note: changed: {line}" for line in changed]
         for line in notes:
             self._logs.say(line)
 
@@ -254,12 +267,3 @@ class Session:
     def _leave(self, step: int) -> None:
         self._checkpoints.close()
         self._interrupt.leave(step)
-
-
-def _check(experiment: Experiment) -> None:
-    """Raise UserError for what would only be noticed when the training is over."""
-    objective: Objective = experiment.objective
-    if experiment.snapshot_every and not any(map(widths, objective.learners.values())):
-        raise UserError("--snapshot-every keeps EMAs for later; the learners' `ema` hold no PowerEma(width=…)")
-    if experiment.metrics and not isinstance(objective, Generative):
-        raise UserError(f"{type(objective).__name__} makes no samples to measure; remove the config's `metrics`")
