@@ -1,5 +1,6 @@
 """Tests are stricter than the user's run: eight fake devices, warnings are errors, ranks are never promoted."""
 
+import os
 import tempfile
 
 import jax
@@ -11,6 +12,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # Many tests compile the same program; one folder for one run of them, so that none depends on an earlier run.
 _cache = tempfile.TemporaryDirectory(prefix="jaxgen-tests-")
 jax.config.update("jax_compilation_cache_dir", _cache.name)
+os.environ["XDG_STATE_HOME"] = _cache.name  # what is remembered of projects is not the user's
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from jaxgen.commands.output import Parser, print_json
+from jaxgen.config import project
 from jaxgen.parallel.processes import use_compilation_cache
 from jaxgen.runs.folder import PACKAGES
 
@@ -59,8 +60,8 @@ def lines(report: dict[str, Any]) -> list[str]:
         f"compilation cache: {report['compilation_cache']}",
         f"data sets in {report['data_folder']}: {', '.join(report['prepared']) or 'none yet'}",
     ]
+    checkout = (project.SHIPPED / "pyproject.toml").exists()
     for name, there in report["extras"].items():
-        rows.append(
-            f"extra {name}: " + ("there" if there else f"missing; for {EXTRAS[name][1]}: uv sync --extra {name}")
-        )
+        get = f"uv sync --extra {name}" if checkout else f"uv pip install 'jaxgen[{name}]'"
+        rows.append(f"extra {name}: " + ("there" if there else f"missing; for {EXTRAS[name][1]}: {get}"))
     return rows

@@ -6,13 +6,14 @@ import functools
 import importlib
 import json
 import pathlib
+import sys
 from collections.abc import Collection, Iterator
 from typing import Any
 
 import flax.linen as nn
 
 import jaxgen
-from jaxgen.config import moved, project
+from jaxgen.config import annotations, moved, project
 from jaxgen.errors import UserError
 
 LAYOUT = ("mesh", "rule", "loggers", "watchdog")  # fields that do not change which numbers are computed
@@ -47,18 +48,18 @@ def encode(value: Any) -> Any:
 def decode(data: Any, allow: Collection[str] = (), run: pathlib.Path | None = None) -> Any:
     """Rebuild what `encode` wrote, by this version or an earlier one; the data need not be trusted.
 
-    Only frozen dataclasses and Linen modules are rebuilt: those of jaxgen, of the user's own project (the folder that
-    the command is run in, without what lies beside the run folder `run`; see `project.own_file`), and of the packages
-    in `allow`. Every type is checked before the first one is imported, and every class before the first one is called.
+    Only frozen dataclasses and Linen modules are rebuilt: those of jaxgen, of the user's own project (without what lies
+    beside the run folder `run`; see `project.own_file`), and of the packages and folders in `allow`. Every type is
+    checked before the first one is imported, every class before the first one is called, and every value against its
+    field's annotation.
 
     Raises UserError in one line for everything else, and if a class or a field is not there any more.
     """
     _check_form(data, 0)
     data = moved.renamed(data)
     names = list(dict.fromkeys(node["type"] for node in _nodes(data)))
-    for name in names:
-        _check_name(name, allow, run)
-    kinds = {name: find(name) for name in names}
+    own = {name: _check_name(name, allow, run) for name in names}
+    kinds = {name: find(name, own[name]) for name in names}
     for node in _nodes(data):
         known = [f.name for f in fields_of(kinds[node["type"]])]
         for name in node:
@@ -67,7 +68,29 @@ def decode(data: Any, allow: Collection[str] = (), run: pathlib.Path | None = No
                     f"this run was made by other code: {node['type']} has no field {name!r:.60}; "
                     f"it has {', '.join(known) or 'none'}"
                 )
-    return _build(data, kinds)
+    return _build(data, kinds, "")
+
+
+def foreign(data: Any, allow: Collection[str] = (), run: pathlib.Path | None = None) -> tuple[list[str], list[str]]:
+    """Return the types in encoded data that are not jaxgen's: the user's own, and those of other packages.
+
+    Raises UserError for a class that could not be found again.
+    """
+    names = [node["type"] for node in _nodes(data) if not node["type"].startswith("jaxgen.")]
+    own = [name for name in dict.fromkeys(names) if project.own_file(name.partition(":")[0], run, allow)]
+    others = [name for name in dict.fromkeys(names) if name not in own]
+    for name in others:
+        module, _, kind = name.partition(":")
+        found = project.find_file(module)
+        if found and run and project.beside(found, run):
+            raise UserError(f"{kind} is defined in {found}, beside the run folder {run}; choose another --run-dir")
+        if module.startswith(project.UNNAMED) or found is None:
+            file = getattr(sys.modules.get(module), "__file__", None) or module
+            raise UserError(
+                f"{kind} could not be found again: it is defined in {file}, to which no import leads\ngive the file a "
+                "name of letters, digits and _ that no other module has, or move the class to a module beside it"
+            )
+    return own, others
 
 
 def _check_form(data: Any, depth: int) -> None:
@@ -96,25 +119,34 @@ def _nodes(data: Any) -> Iterator[dict[str, Any]]:
             yield from _nodes(item)
 
 
-def _check_name(kind: str, allow: Collection[str], run: pathlib.Path | None) -> None:
-    """Raise UserError unless a type may be rebuilt, as far as can be told without importing it."""
+def _check_name(kind: str, allow: Collection[str], run: pathlib.Path | None) -> pathlib.Path | None:
+    """Return the file of a type that may be rebuilt, as far as can be told without importing it; None where allowed.
+
+    Raises UserError for all other types.
+    """
     module, _, name = kind.partition(":")
     package = module.partition(".")[0]
     if module.rpartition(".")[2] == "__main__":
         raise UserError(f"{kind} is refused: it is of a program, not of a module; move the class to a module")
     if any(module == one or module.startswith(f"{one}.") for one in allow):
-        return
+        return None
     if package == "jaxgen":
         file = project.file_below(jaxgen.__path__, module.split(".")[1:])
     else:
-        file = project.own_file(module, run)
+        file = project.own_file(module, run, allow)
         if file is None:
-            raise UserError(
-                f"{kind} is refused: it is neither of jaxgen nor of your own project in this folder; "
-                f"--allow {package} admits it, if you trust that package and the run"
-            )
+            raise UserError(f"{kind} is refused: it is neither of jaxgen nor of your own project in this folder; "
+                            f"{_mend(package, run)}")  # fmt: skip
     if file is None or name not in _classes(file, file.stat().st_mtime_ns):
         raise UserError(f"{kind} cannot be rebuilt: there is no such class (this run was made by other code)")
+    return file
+
+
+def _mend(package: str, run: pathlib.Path | None) -> str:
+    folders = project.stored(run)
+    if any(project.has(folder, package) for folder in folders):
+        return f"it was trained in {folders[0]}: run the command there, or add --allow {folders[0]}, if you trust it"
+    return f"--allow {package} admits it, if you trust that package and the run"
 
 
 @functools.lru_cache(maxsize=256)
@@ -122,7 +154,7 @@ def _classes(file: pathlib.Path, changed: int) -> frozenset[str]:
     """Return the names of the classes that a file, last changed at this time, defines at its top level."""
     del changed
     try:
-        tree = ast.parse(file.read_text())
+        tree = ast.parse(file.read_bytes())
     except (OSError, ValueError, SyntaxError) as error:
         raise UserError(f"cannot read {file}: {_one_line(error)}") from error
     return frozenset(_top_level(tree.body))
@@ -137,29 +169,39 @@ def _top_level(body: list[ast.stmt]) -> Iterator[str]:
                 yield from _top_level(getattr(node, field, []))
 
 
-def find(kind: str) -> type:
+def find(kind: str, file: pathlib.Path | None = None) -> type:
     """Import the class that a name such as "jaxgen.models.dit:DiT" stands for; decide first whether it may be.
 
-    Raises UserError if it is not there, or is no frozen dataclass or Linen module of that very module.
+    Raises UserError if it is not there, or not in `file`, or is no frozen dataclass or Linen module of that module.
     """
     module, _, name = kind.partition(":")
     try:
-        value = vars(importlib.import_module(module)).get(name)
+        found = importlib.import_module(module)
     except Exception as error:  # whatever a module of the project may raise when it is run
         raise UserError(f"{kind} cannot be rebuilt: {type(error).__name__}: {_one_line(error)}") from error
+    origin = getattr(found, "__file__", None)
+    if file is not None and origin is not None and not file.samefile(origin):
+        raise UserError(f"{kind} cannot be rebuilt: {module} is already {origin}, and this run's is {file}")
+    value = vars(found).get(name)
     if not isinstance(value, type) or (value.__module__, value.__qualname__) != (module, name) or not _is_value(value):
         raise UserError(f"{kind} is refused: it is no frozen dataclass or Linen module that is defined there")
     return value
 
 
-def _build(data: Any, kinds: dict[str, type]) -> Any:
+def _build(data: Any, kinds: dict[str, type], path: str) -> Any:
     if isinstance(data, list):
-        return tuple(_build(item, kinds) for item in data)
+        return tuple(_build(item, kinds, f"{path}.{i}" if path else str(i)) for i, item in enumerate(data))
     if not isinstance(data, dict):
         return data
-    fields = {name: _build(item, kinds) for name, item in data.items() if name != "type"}
+    below = f"{path}." if path else ""
+    fields = {name: _build(item, kinds, f"{below}{name}") for name, item in data.items() if name != "type"}
+    kind = kinds[data["type"]]
+    wrong = annotations.first_misfit(kind, fields)
+    if wrong:
+        name, wanted = wrong
+        raise UserError(f"cannot rebuild {data['type']}: {below}{name} is {_short(fields[name])}; it must be {wanted}")
     try:
-        return kinds[data["type"]](**fields)
+        return kind(**fields)
     except UserError:
         raise
     except Exception as error:  # whatever a class may make of values that no one would give it
@@ -168,7 +210,11 @@ def _build(data: Any, kinds: dict[str, type]) -> Any:
         ) from error
 
 
-def _one_line(error: Exception) -> str:
+def _short(value: Any) -> str:
+    return type(value).__name__ if dataclasses.is_dataclass(value) else f"{value!r:.60}"
+
+
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 

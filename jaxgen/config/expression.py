@@ -7,10 +7,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from jaxgen.config import annotations
 from jaxgen.diffusion.choices import GUIDANCE, SCHEDULES, SOLVERS
 from jaxgen.errors import UserError
+from jaxgen.runs.logs import JsonLines, TensorBoard, Terminal
+from jaxgen.runs.wandb import WandB
 
 TABLES: dict[str, Mapping[str, type]] = {"solver": SOLVERS, "schedule": SCHEDULES, "guidance": GUIDANCE}
+LOGGERS: Mapping[str, type] = {kind.__name__: kind for kind in (Terminal, JsonLines, TensorBoard, WandB)}
 
 
 def parse_options(texts: Mapping[str, str | float | None]) -> dict[str, Any]:
@@ -48,6 +52,9 @@ def _evaluate(node: ast.expr, text: str, table: Mapping[str, type]) -> Any:
                 hint = f"perhaps you meant {near[0]}" if near else f"there are {', '.join(sorted(table))}"
                 raise UserError(f"{text!r}: there is no {name}; {hint}")
             fields = {word.arg: _evaluate(word.value, text, table) for word in keywords if word.arg is not None}
+            wrong = annotations.first_misfit(table[name], fields)
+            if wrong:
+                raise UserError(f"{text!r}: {wrong[0]} is {fields[wrong[0]]!r}; it must be {wrong[1]}")
             try:
                 return table[name](**fields)
             except TypeError as error:

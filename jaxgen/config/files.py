@@ -1,65 +1,177 @@
-"""Config files: found by path, called for their experiment, changed by the command line."""
+"""Config files: found by path or by name, and called for their experiment."""
 
 import ast
+import contextlib
 import difflib
+import hashlib
 import importlib.util
 import pathlib
 import sys
 import traceback
+from collections.abc import Sequence
+from types import ModuleType
 
 from jaxgen.config import project
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 
 
-def load(path: str | pathlib.Path) -> Experiment:
-    """Return the experiment that a config file's `config()` makes.
+def load(path: str | pathlib.Path, known: Sequence[pathlib.Path] = ()) -> Experiment:
+    """Return the experiment that a config makes, which is given as a file or by its name in the list of configs.
 
+    `known` are folders of the project that it is known to belong to. What a config prints goes to standard error.
     Raises UserError if the file is not there, cannot be run, or makes something else.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        near = difflib.get_close_matches(path.stem, [file.stem for file in find()], n=3, cutoff=0.5)
-        paths = [str(file) for file in find() if file.stem in near]
-        hint = f"perhaps you meant {' or '.join(paths)}" if paths else "`uv run jaxgen list` shows what there is"
-        raise UserError(f"there is no config {path}; {hint}")
-    project.make_importable()
-    # Named as it would be imported from here, so that classes which a config defines can be found again.
-    name = project.module_name(path)
-    if name.partition(".")[0] in sys.stdlib_module_names:
-        raise UserError(f"{path} has the name of a module of Python's own, {name}; give it another")
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-        if not callable(getattr(module, "config", None)):
+    path = locate(path)
+    with contextlib.redirect_stdout(sys.stderr):
+        module = _run(path, folders(path, known))
+        make = getattr(module, "config", None)
+        if isinstance(make, Experiment):
+            raise UserError(f"config in {path} is an Experiment; it must be a function that returns one")
+        if not callable(make):
             raise UserError(f"{path} has no function config() that returns an Experiment")
-        experiment = module.config()
-    except UserError:
-        raise
-    except Exception as error:  # whatever a config may raise is its author's to read, in two lines
-        frame = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path.absolute())]
-        line = frame[-1].lineno if frame else getattr(error, "lineno", "?")
-        what = error.msg if isinstance(error, SyntaxError) else error
-        raise UserError(f"{path}, line {line}: {type(error).__name__}: {what}") from error
+        try:
+            experiment = make()
+        except (Exception, SystemExit) as error:
+            raise _explained(path, error) from error
     if not isinstance(experiment, Experiment):
-        raise UserError(f"config() in {path} returned {type(experiment).__name__}; it must return an Experiment")
+        what = "nothing: has it no return?" if experiment is None else type(experiment).__name__
+        raise UserError(f"config() in {path} returned {what}; it must return an Experiment")
     return experiment
 
 
+def folders(path: pathlib.Path, known: Sequence[pathlib.Path] = ()) -> tuple[pathlib.Path, ...]:
+    """Return the folders that a config file's modules are imported from; see `project.folders_of`."""
+    inside = [project.SHIPPED] if path.resolve().is_relative_to(project.SHIPPED / "configs") else []
+    return project.folders_of(path, (*inside, *known))
+
+
+def _run(path: pathlib.Path, roots: Sequence[pathlib.Path]) -> ModuleType:
+    """Import a config file by the name that leads to it, so that classes which it defines can be found again."""
+    project.make_importable(roots)
+    # A name that leads elsewhere, or nowhere, is not taken from the module whose it is.
+    name = (
+        project.module_name(path, roots) or f"{project.UNNAMED}{hashlib.sha256(bytes(path.resolve())).hexdigest()[:8]}"
+    )
+    spec = importlib.util.spec_from_file_location(name, path.absolute())
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    before = sys.modules.get(name)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
+        raise _explained(path, error) from error
+    return module
+
+
+def _explained(path: pathlib.Path, error: BaseException) -> UserError:
+    """Say in two lines what a config raised: whatever it may be, it is its author's to read."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, SystemExit):
+        return UserError(f"{path} ends the program (sys.exit, or a command line of its own); a config only describes")
+    if isinstance(error, SyntaxError):
+        where = f"{error.filename or path}, line {error.lineno or '?'}"
+        return UserError(f"{where}: {type(error).__name__}: {error.msg}")
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path.absolute())]
+    where = f"{path}, line {frames[-1].lineno}" if frames else str(path)
+    what = " ".join(str(error).split())
+    what = f"{what[:400]} …" if len(what) > 400 else what
+    return UserError(f"{where}: {type(error).__name__}: {what}{_hint(path, error)}")
+
+
+def _hint(path: pathlib.Path, error: BaseException) -> str:
+    beside = path.resolve().parent
+    if isinstance(error, TypeError) and str(error).startswith("config() missing"):
+        return "\nconfig() is called without arguments; give them defaults"
+    if isinstance(error, FileNotFoundError) and error.filename and (beside / str(error.filename)).exists():
+        return "\nit lies beside the config, but paths start in the current folder: pathlib.Path(__file__).parent / …"
+    if not isinstance(error, ImportError) or not error.name:
+        return ""
+    top = error.name.partition(".")[0]
+    found = project.find_file(top)
+    namesake = next((root for root in folders(path) if project.has(root, top)), None)
+    if namesake and found and not found.is_relative_to(namesake):
+        return f"\nthe {top} that is imported is {found}, not the one in {namesake}; give yours another name"
+    if isinstance(error, ModuleNotFoundError) and found is None and not namesake:
+        return f"\n{top} is neither installed here nor beside the config; `uv pip install {top}` if it is a package"
+    return ""
+
+
+# --- where they are ---------------------------------------------------------------------------------------------------
+
+
 def find() -> list[pathlib.Path]:
-    """Return the config files of the folder `configs`, here or in the checkout that this package is in."""
-    folder = pathlib.Path("configs")
-    if not folder.is_dir():
-        folder = pathlib.Path(__file__).parents[2] / "configs"
-    return sorted(path for path in folder.glob("*/*.py") if not path.stem.startswith("_"))
+    """Return the config files of the folder `configs` here, or else those that came with jaxgen."""
+    return _below(pathlib.Path("configs")) or shipped()
+
+
+def shipped() -> list[pathlib.Path]:
+    """Return the config files that came with jaxgen, in the checkout that this package is in or in the package."""
+    return _below(project.SHIPPED / "configs")
+
+
+def _below(folder: pathlib.Path) -> list[pathlib.Path]:
+    paths = sorted(folder.rglob("*.py")) if folder.is_dir() else []
+    return [path for path in paths if not any(part[0] in "._" for part in path.relative_to(folder).parts)]
+
+
+def name_of(path: pathlib.Path) -> str:
+    """Return a config's name: its path below the folder `configs`, without the suffix, such as diffusion/digits_edm."""
+    parts = path.with_suffix("").parts
+    return "/".join(parts[len(parts) - parts[::-1].index("configs") :] if "configs" in parts else parts)
+
+
+def locate(word: str | pathlib.Path) -> pathlib.Path:
+    """Return the config file of a path, or of a name that `jaxgen list` prints; a file goes before a name.
+
+    Raises UserError where there is none, with the nearest names.
+    """
+    path = pathlib.Path(word).expanduser()
+    if word == "":
+        raise UserError("the config's name is empty; `jaxgen list` shows what there is")
+    if path.is_file():
+        if path.suffix != ".py":
+            mend = "; copy its code into a .py file" if path.suffix == ".ipynb" else ""
+            raise UserError(f"{path} is not a Python file; a config is one, with a function config(){mend}")
+        return path
+    if path.suffix != ".py" and path.name and path.with_name(f"{path.name}.py").is_file():
+        return path.with_name(f"{path.name}.py")
+    if path.is_dir():
+        inside = ", ".join(sorted(str(file) for file in path.rglob("*.py"))[:6]) or "it holds none"
+        raise UserError(f"{path} is a folder; name a config: {inside}")
+    wanted = path.with_suffix("").as_posix() if path.suffix == ".py" else path.as_posix()
+    wanted = wanted.removeprefix("./").removeprefix("configs/")
+    named = {name_of(file): file for file in (*shipped(), *find())}  # one's own goes before one of the same name
+    if wanted in named:
+        return named[wanted]
+    same = [name for name in named if name.rpartition("/")[2] == wanted]
+    if len(same) == 1:
+        return named[same[0]]
+    stems = {name.rpartition("/")[2]: name for name in named}
+    alike = difflib.get_close_matches(wanted.rpartition("/")[2], stems, 3, cutoff=0.6)
+    near = same or difflib.get_close_matches(wanted, named, 3, cutoff=0.85) or [stems[stem] for stem in alike]
+    places = [n if named[n].is_absolute() else str(named[n]) for n in near[:3]]
+    hint = f"perhaps you meant {' or '.join(places)}" if near else "`jaxgen list` shows what there is"
+    raise UserError(f"there is no config {word}; {hint}")
 
 
 def summary(path: pathlib.Path) -> tuple[str, str]:
-    """Return (first line, result) of a config's docstring; the result is its paragraph that begins "Result:"."""
-    paragraphs = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")
+    """Return (first line, result) of a config's docstring; the result is its paragraph that begins "Result:".
+
+    A file that cannot be read as Python has the reason in place of its first line.
+    """
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (OSError, ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        where = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        what = error.msg if isinstance(error, SyntaxError) else error
+        return f"cannot be read{where}: {what}", "no result"
+    paragraphs = (ast.get_docstring(tree) or "").split("\n\n")
     result = next((" ".join(p.split())[len("Result: ") :] for p in paragraphs if p.startswith("Result: ")), "no result")
     return paragraphs[0].replace("\n", " "), result
