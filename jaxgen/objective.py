@@ -8,12 +8,14 @@ anything that is not named here.
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Protocol, runtime_checkable
 
+import jax.numpy as jnp
 import numpy as np
 import tyro
 from flax import struct
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from jaxgen.learner import Learner, Scalars
+from jaxgen.metrics.accumulators import predicted
 from jaxgen.pictures.panels import Picture
 from jaxgen.state import State
 from jaxgen.typing import Batch, Condition, Spec
@@ -76,14 +78,19 @@ class Classes:
 class Mask:
     """A class for each pixel."""
 
-    ids: Any  # i32[b h w]
+    logits: Any  # f32[b h w n]; one logit x is the two logits (0, x)
+
+    @property
+    def ids(self) -> Any:
+        """The likeliest class of each pixel, i32[b h w]."""
+        return predicted(jnp.asarray(self.logits))
 
 
 @struct.dataclass
 class Image:
     """An image for each image."""
 
-    pixels: Any  # f32[b h w c] in [-1, 1]
+    pixels: Any  # f32[b h w c] in [-1, 1], of any size
 
 
 Prediction = Classes | Mask | Image
@@ -92,10 +99,14 @@ Forward = Callable[[Any], Any]  # f32[b h w c] in [-1, 1] -> what `forward` retu
 
 @runtime_checkable
 class Predictive(Protocol):
-    """An objective whose state maps images to something."""
+    """An objective whose state maps images, prepared as the test images are, to something.
+
+    A mask or an image that it returns is brought back to the picture's own size by whoever prepared the picture.
+    """
 
     def any_size(self) -> bool:
-        """Whether images are mapped at their own size; otherwise they are prepared as the test images are."""
+        """Whether an image may have any size; otherwise, where no test transform prepares it, it is brought to the
+        size that the net was trained at."""
         ...
 
     def forward(self, state: State, image: Float[Array, "b h w c"]) -> Float[Array, "b *s"]:
