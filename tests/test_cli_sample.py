@@ -1,8 +1,10 @@
 """`jaxgen sample` and `interpolate`, and what `--ema`, `--solver` and their like change, on runs of a few seconds."""
 
+import errno
 import json
 import os
 import re
+import types
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ from PIL import Image
 from processes import ROOT
 
 from jaxgen import cli
+from jaxgen.commands import generator, output, sample
+from jaxgen.pictures import sheet
 from jaxgen.runs.folder import RunFolder
 
 CONFIG = """
@@ -208,8 +212,13 @@ def test_an_interpolation_begins_at_the_samples(game, tmp_path):
     [
         (("interpolate", "--frames", "0"), "--frames is 0"),
         (("interpolate", "--n", "0"), "--n is 0"),
+        (("interpolate", "--n", "1"), "--n is 1; there must be at least 2"),
+        (("interpolate", "--n", "1000", "--frames", "100"), "1000 × 100 images are too many for one file"),
         (("interpolate", "--label", "3"), "the classes are 0..2"),
-        (("interpolate", "--out", "/nowhere/a.gif"), "no folder /nowhere"),
+        (("interpolate", "--out", "/nowhere/a.gif"), "no folder /nowhere; make it first"),
+        (("interpolate", "--out", "way.mp4"), r"files that end in .mp4 cannot be written here; .*\.png, .*\.gif"),
+        (("interpolate", "--frames", "1e99"), "--frames is more than 2,147,483,647"),
+        (("interpolate", "--size", "16"), "makes images of 8×8, and cannot make 16×16; drop --size"),
         (("sample", "--truncation", "2"), r"--truncation is 2.0; it lies in 0\.\.1"),
         (("interpolate", "--truncation", "-0.5"), "--truncation is -0.5"),
         (("sample", "--guide", "RUN"), "--guide is for Autoguidance, which a GAN does not have"),
@@ -226,6 +235,25 @@ def test_what_a_gan_cannot_do_is_refused(game, tmp_path, capsys, options, patter
     ("options", "pattern"),
     [
         (("--n", "0"), "--n is 0"),
+        (("--n", "-1"), "--n is -1"),
+        (("--n", "many"), "'many' is no whole number"),
+        (("--n", "2.5"), "'2.5' is no whole number"),
+        (("--n", "2,5"), "'2,5' is no whole number"),
+        (("--n", "inf"), "'inf' is no whole number"),
+        (("--n", "3e9"), "--n is more than 2,147,483,647, the most that can be"),
+        (("--seed", "first"), "'first' is no whole number"),
+        (("--columns", "0"), "--columns is 0"),
+        (("--size", "9"), "8×8, and cannot make 9×9: dit: 9 × 9 does not split into patches of 2; 10 × 10 does"),
+        (("--size", "big"), "'big' is no size; write height and width in pixels, such as 64x96"),
+        (("--size", "0x8"), "'0x8' is no size"),
+        (("--label", "clas 1"), "'clas 1', which is no class of this run; perhaps you meant .*class 1"),
+        (("--label", "zebra"), "'zebra', which is no class of this run; the classes are class 0, class 1, class 2"),
+        (("--label", ","), "--label is empty"),
+        (("--label", "-1"), "--label is -1; the classes are 0..2"),
+        (("--out", "a.xyz"), r"files that end in .xyz cannot be written here; give it one of .png, .jpg"),
+        (("--out", "samples"), "a file without a suffix cannot be written here"),
+        (("--npz", "a.txt"), r"files that end in .txt cannot be written here; give it one of .npz"),
+        (("--npz", "/nowhere/a.npz"), "no folder /nowhere"),
         (("--label", "3"), "the classes are 0..2"),
         (("--seed", "-1"), "--seed is -1"),
         (("--solver", "Huen()"), "perhaps you meant Heun"),
@@ -241,6 +269,128 @@ def test_bad_options_are_refused(trained, tmp_path, capsys, options, pattern):
     refused(capsys, ["sample", trained, "--out", tmp_path / "a.png", *options], pattern)
 
 
+def test_samples_are_files_of_their_own(trained, tmp_path, capsys):
+    # Eleven are two batches of eight, the second one filled up.
+    places = [tmp_path / name for name in ("made/here", "all.npz", "sheet.png")]
+    arguments = ["sample", str(trained), "--n", "1.1e1", "--label", "class 2,0", "--json", "--columns", "11"]
+    capsys.readouterr()
+    assert cli.main([*arguments, "--dir", str(places[0]), "--npz", str(places[1]), "--out", str(places[2])]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["n"], said["dir"], said["npz"]) == (11, str(places[0]), str(places[1]))
+    assert (said["size"], said["not_finite"]) == ([8, 8], 0)
+    values = np.load(places[1])
+    assert values["labels"].tolist() == [2, 0] * 5 + [2]
+    assert sorted(p.name for p in places[0].iterdir()) == [f"{i:06}.png" for i in range(11)] + ["labels.csv"]
+    assert (places[0] / "labels.csv").read_text().splitlines()[:3] == [
+        "file,label,class", "000000.png,2,class 2", "000001.png,0,class 0",
+    ]  # fmt: skip
+    page = np.asarray(Image.open(places[2]))
+    for i in range(11):
+        with Image.open(places[0] / f"{i:06}.png") as one:
+            assert (one.mode, one.size) == ("L", (8, 8))
+            pixels = np.asarray(one)
+        np.testing.assert_array_equal(pixels, np.round((values["samples"][i, ..., 0] + 1) * 127.5).clip(0, 255))
+        np.testing.assert_array_equal(page[6:102:12, 6 + 102 * i :][:, :96:12, 0], pixels)
+    refused(capsys, [*arguments, "--dir", places[0]], "it holds 12 files already; name a new folder")
+    refused(capsys, [*arguments, "--dir", places[1]], "it is a file; name a folder")
+    refused(capsys, arguments, "say where samples go: --out FILE.png")
+
+
+def test_a_picture_is_written_in_the_format_that_its_name_says(game, tmp_path):
+    for name, kind in (("a.jpg", "JPEG"), ("a.JPEG", "JPEG"), ("a.webp", "WEBP"), ("a.tif", "TIFF"), ("a.BMP", "BMP")):
+        for command in (["sample"], ["interpolate", "--frames", "2"]):
+            assert cli.main([*command, str(game), "--n", "2", "--out", str(tmp_path / name)]) == 0
+            with Image.open(tmp_path / name) as picture:
+                assert picture.format == kind
+    assert cli.main(["interpolate", str(game), "--n", "2", "--frames", "2", "--out", str(tmp_path / "a.GIF")]) == 0
+    with Image.open(tmp_path / "a.GIF") as picture:
+        assert (picture.format, picture.n_frames) == ("GIF", 4)
+
+
+def test_each_row_of_an_interpolation_has_its_own_label(game, tmp_path):
+    made = [sampled(game, tmp_path, name, "--label", name)["samples"][:2] for name in ("0", "class 1")]
+    png = tmp_path / "way.png"
+    options = ["--n", "2", "--frames", "2", "--label", "0", "--label", "CLASS 1", "--out", str(png)]
+    assert cli.main(["interpolate", str(game), *options]) == 0
+    page = np.asarray(Image.open(png))
+    for row in range(2):
+        first = page[6 + 102 * row :, 6:][:96:12, :96:12, 0].astype(int)
+        np.testing.assert_allclose(first, ((made[row][row, :, :, 0] + 1) * 127.5).clip(0, 255), atol=1)
+
+
+def test_a_convolutional_net_or_a_transformer_makes_other_sizes(trained, tmp_path, capsys):
+    capsys.readouterr()
+    made = sampled(trained, tmp_path, "a", "--size", "12x16", "--json")["samples"]
+    said = capsys.readouterr()
+    assert made.shape == (6, 12, 16, 1)
+    assert json.loads(said.out)["size"] == [12, 16]
+    assert said.err.count("the net was trained on images of 8×8") == 1
+    same = sampled(trained, tmp_path, "b", "--size", "8")["samples"]
+    assert "trained on" not in capsys.readouterr().err
+    np.testing.assert_array_equal(same, sampled(trained, tmp_path, "c")["samples"])
+
+
+def test_more_samples_than_a_sheet_shows_are_said(game, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sheet, "SHOWN", 4)
+    capsys.readouterr()
+    assert len(sampled(game, tmp_path, "a")["samples"]) == 6
+    assert "shows the first 4 samples; --dir writes a file for each" in capsys.readouterr().err
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size == (6 + 4 * 102, 6 + 96 + 18 + 6)
+
+
+def test_what_the_disk_cannot_hold_is_refused(game, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(output.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=100_000))
+    npz = tmp_path / "a.npz"
+    refused(capsys, ["sample", game, "--n", "1000", "--npz", npz], r"would take 256 kB, and its disk has 100 kB")
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_half_file_is_left_where_sampling_fails(game, tmp_path, capsys, monkeypatch):
+    def full(*_args, **_more):
+        yield np.zeros((3, 8, 8, 1), np.float32)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(sample, "draw_batches", full)
+    refused(capsys, ["sample", game, "--n", "6", "--npz", tmp_path / "a.npz"], "^error: cannot write: No space left")
+    assert not list(tmp_path.iterdir())
+
+
+def test_samples_that_are_not_finite_are_named(game, tmp_path, capsys, monkeypatch):
+    def some(*_args, **_more):
+        samples = np.zeros((3, 8, 8, 1), np.float32)
+        samples[1, 0, 0] = np.nan
+        yield samples
+
+    monkeypatch.setattr(sample, "draw_batches", some)
+    capsys.readouterr()
+    arguments = ["sample", str(game), "--n", "3", "--json", "--out", str(tmp_path / "a.png")]
+    assert cli.main([*arguments, "--dir", str(tmp_path / "d")]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["not_finite"] == 1
+    assert "1 of 3 samples are not finite (numbers 1), red in pictures" in said.err
+    assert np.asarray(Image.open(tmp_path / "a.png"))[6, 6 + 102].tolist() == list(sheet.WRONG)
+
+
+def test_samples_are_announced_where_they_take_long(capsys, monkeypatch):
+    times = iter([0.0, 100.0, 105.0, 116.0, 130.0])
+    monkeypatch.setattr(sample, "time", types.SimpleNamespace(monotonic=lambda: next(times)))
+    batches = [np.zeros((2, 1))] * 4
+    assert [len(x) for x in sample._announced(iter(batches), 8)] == [2] * 4
+    # The first batch waited for the compiler; from then on two samples took 5 seconds, and then four took 16.
+    assert capsys.readouterr().err.splitlines() == ["4 of 8 samples, 0:10 min left", "6 of 8 samples, 0:08 min left"]
+
+
+def test_a_name_goes_before_a_number(capsys):
+    classes = ("7", "cat", "Cat, wild", "1")
+    assert [generator._label(text, classes) for text in ("cat", "1", "0", "2", "CAT, WILD")] == [1, 3, 0, 2, 2]
+    assert capsys.readouterr().err == "note: --label 1 is the class named '1', whose number is 3\n"
+
+
+def test_large_numbers_are_read_as_people_write_them():
+    assert [output.whole(text) for text in ("1e4", "10,000", "10_000", "-3", "5.0")] == [10_000] * 3 + [-3, 5]
+
+
 def test_what_cannot_be_sampled_or_kept_is_refused(tmp_path, capsys):
     config = tmp_path / "labels.py"
     config.write_text("from small import classification as config\n")
@@ -254,3 +404,8 @@ def test_what_cannot_be_sampled_or_kept_is_refused(tmp_path, capsys):
     refused(capsys, ["sample", run, "--out", tmp_path / "a.png", "--truncation", "1"], "has no truncation to choose")
     refused(capsys, ["eval", run, "--ema", "0.1"], "kept no snapshots")
     refused(capsys, ["eval", run, "--solver", "Euler()"], "Classification has no solver")
+
+
+def test_a_plan_is_drawn_in_a_format_that_is_known(tmp_path, capsys):
+    config = ROOT / "configs/diffusion/digits_edm.py"
+    refused(capsys, ["plan", config, "--scale", "cpu:1", "--out", tmp_path / "a.mp4"], "end in .mp4 cannot be written")

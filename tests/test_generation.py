@@ -25,9 +25,10 @@ from jaxgen.diffusion.sampling_schedules import Given, Rho, UniformTime
 from jaxgen.diffusion.solvers import Euler, Heun
 from jaxgen.errors import UserError
 from jaxgen.learner import Learner
+from jaxgen.models.mlp import MlpDenoiser
 from jaxgen.models.songunet import SongUNet
 from jaxgen.program import Program
-from jaxgen.sampling import draw
+from jaxgen.sampling import draw, resized
 
 OBJECTIVE = diffusion().objective
 SHAPE = (8, 8, 1)
@@ -243,3 +244,42 @@ def test_options_are_read_by_their_tables():
 def test_what_is_no_value_is_refused(text, said):
     with pytest.raises(UserError, match=said):
         expression.value(text, SOLVERS)
+
+
+# --- samples of another size ------------------------------------------------------------------------------------------
+
+
+def program_of(module, shape=SHAPE):
+    net = dataclasses.replace(UNCONDITIONAL.net, module=module)
+    experiment = dataclasses.replace(diffusion(), objective=dataclasses.replace(UNCONDITIONAL, net=net))
+    return Program.laid_out(experiment, DataSpec((), {"image": (shape, np.dtype(np.uint8))}), jax.devices()[:1])
+
+
+def unet(attention):
+    return SongUNet(model_channels=8, multipliers=(1, 1), blocks=1, attention=attention)
+
+
+def test_a_net_without_a_size_of_its_own_makes_others():
+    program = program_of(unet(()))
+    assert resized(program, 12, 20).data.element["image"] == ((12, 20, 1), np.dtype(np.uint8))
+    assert resized(program, *SHAPE[:2]).data == program.data
+    assert program.data.element["image"][0] == SHAPE
+
+
+@pytest.mark.parametrize(
+    ("module", "size", "said"),
+    [
+        (unet(()), (9, 8), "and cannot make 9×8: u-net: an image of 9×8 cannot be halved once; .* such as 8×8"),
+        (unet((8,)), (16, 16), "makes images of 8×8, and cannot make 16×16; drop --size"),  # attention of other maps
+        (unet((4,)), (16, 16), "cannot make 16×16"),  # and attention that would be left out
+        (MlpDenoiser(width=4, depth=1), (16, 16), "cannot make 16×16; drop --size"),
+    ],
+)
+def test_a_size_that_the_net_was_not_made_for_is_refused(module, size, said):
+    with pytest.raises(UserError, match=said):
+        resized(program_of(module), *size)
+
+
+def test_points_have_no_size():
+    with pytest.raises(UserError, match="makes points, which have no size"):
+        resized(program_of(MlpDenoiser(width=4, depth=1), (2,)), 8, 8)

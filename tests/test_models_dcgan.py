@@ -349,8 +349,8 @@ def test_one_width_for_each_doubling(widths: tuple[int, ...], side: int) -> None
     [
         (DcganDiscriminator(widths=(4, 4)), (8, 8, 1), "2 widths are for images of 16×16, not 8×8, which take 1"),
         (DcganDiscriminator(widths=(4, 4)), (32, 32, 1), "not 32×32, which take 3"),
-        (DcganDiscriminator(widths=(4, 4)), (28, 28, 1), "not 28×28; resize them to 8, 16, 32, 64, …"),
-        (DcganDiscriminator(widths=(4, 4)), (16, 8, 1), "not 16×8; resize them"),
+        (DcganDiscriminator(widths=(4, 4)), (30, 30, 1), "30×30 cannot be halved .* to 32×32"),
+        (DcganDiscriminator(widths=(4, 4)), (16, 8, 1), "not 16×8, which take 1"),
         (DcganDiscriminator(widths=(4, 4)), (4, 4, 1), "not 4×4; resize them"),
         (DcganDiscriminator(widths=()), (4, 4, 1), "0 widths"),
         (DcganDiscriminator(), (2,), "not 2; resize them"),

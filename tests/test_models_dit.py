@@ -193,8 +193,9 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
         assert (g > 1e-7).all(), path
 
 
-def test_remat_changes_no_gradient() -> None:
-    (y, grads), (y_remat, grads_remat) = gradient("lightning_rms"), gradient("lightning_rms", remat=True)
+@pytest.mark.parametrize("how", [{"remat": True}, {"remat": True, "recomputed": "cheap", "unroll": 2}], ids=str)
+def test_remat_changes_no_gradient(how: dict[str, Any]) -> None:
+    (y, grads), (y_remat, grads_remat) = gradient("lightning_rms"), gradient("lightning_rms", **how)
     np.testing.assert_allclose(y_remat, y, rtol=1e-5, atol=1e-5)
     for (path, g), again in zip(tree.leaves(grads), jax.tree.leaves(grads_remat), strict=True):
         assert relative(again, g) < 1e-4, path

@@ -251,7 +251,8 @@ def test_bfloat16_reaches_the_layers_and_no_parameter(name: str, kind: str) -> N
     ("fields", "shape", "cause"),
     [
         ({}, (28, 28, 1), r"2 widths are for images of 8×8, and these are 28×28×1; .* one number for each of 4×4"),
-        ({}, (8, 16, 1), r"images of 8×8, and these are 8×16×1"),
+        ({}, (16, 32, 1), r"images of 8×8, and these are 16×32×1"),
+        ({}, (8, 15, 1), r"8×15 cannot be halved.* to 8×16"),
         ({}, (2,), r"images of 8×8, and these are 2;"),
         ({"widths": ()}, (8, 8, 1), "widths is empty"),
         ({"group_width": 3}, (8, 8, 1), "8 channels do not divide into groups of 3"),

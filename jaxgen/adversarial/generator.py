@@ -1,5 +1,6 @@
 """A generator of noise as a function of keys, in training and afterwards."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray
 from jaxgen.errors import UserError
 from jaxgen.learner import Learner
 from jaxgen.nn.conditioning import one_hot
+from jaxgen.nn.lowest import halvings_of, nearest
 from jaxgen.noise import fold, normal
 from jaxgen.state import Net
 from jaxgen.typing import Condition, Tree
@@ -36,8 +38,9 @@ def check_size(module: nn.Module, shape: tuple[int, ...]) -> None:
     """Raise UserError unless a generator makes examples of the data's shape."""
     own = output_shape(module)
     if own != shape:
+        hint = _hint(module, own, shape)
         raise UserError(
-            f"the generator makes {_size(own)}, but the data is {_size(shape)}; change its fields, or "
+            f"the generator makes {_size(own)}, but the data is {_size(shape)}; change its fields{hint}, or "
             "bring the data to one size with Resize in the transforms of both pipelines"
         )
 
@@ -75,3 +78,16 @@ def sample(
 
 def _size(shape: tuple[int, ...]) -> str:
     return f"points of {shape[0]} numbers" if len(shape) == 1 else "images of " + "×".join(map(str, shape))
+
+
+def _hint(module: nn.Module, own: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    """Name the size of the first map that images of this shape grow from, for nets that have such a field."""
+    if "lowest" not in {field.name for field in dataclasses.fields(module)} or len(shape) != 3 or own[2] != shape[2]:
+        return ""
+    halvings = halvings_of(*shape[:2])
+    if shape[0] % 2**halvings or shape[1] % 2**halvings:
+        return f"; the nearest size that it can make is {nearest(*shape[:2])}"
+    net: Any = module
+    times = (own[0] // net.lowest[0]).bit_length() - 1  # the net doubles its first map so often
+    more = "" if times == halvings else f" and {halvings - times:+d} doublings"
+    return f" (lowest=({shape[0] >> halvings}, {shape[1] >> halvings}){more})"

@@ -12,12 +12,11 @@ from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from jaxgen.adversarial.losses import Logits, per_row
 from jaxgen.errors import UserError
-from jaxgen.optim.schedules import Constant, Schedule
+from jaxgen.optim.schedules import Constant, Schedule, lowest
 from jaxgen.typing import Tree
 
 Rows = Float[Array, " b"]
@@ -240,8 +239,6 @@ def _check_period(penalty: Penalty, every: int) -> None:
 
 def _check_strength(name: str, strength: Schedule, steps: int) -> None:
     """Raise UserError for a strength that is negative at some of nine steps of the training."""
-    over = strength.over(steps)
-    with jax.ensure_compile_time_eval(), jax.transfer_guard("allow"):
-        lowest = min(float(jnp.asarray(over(step))) for step in np.linspace(0, steps, 9).round().astype(np.int32))
-    if lowest < 0:
-        raise UserError(f"{name} is 0 or more throughout: less would reward what it is to prevent; got {lowest:.3g}")
+    least = lowest(strength, steps)
+    if least < 0:
+        raise UserError(f"{name} is 0 or more throughout: less would reward what it is to prevent; got {least:.3g}")

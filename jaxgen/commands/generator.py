@@ -2,18 +2,22 @@
 
 import argparse
 import dataclasses
+import difflib
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
-from jaxgen.commands.output import Parser, check_folder, note
+from jaxgen.commands.output import Parser, note
 from jaxgen.config.expression import parse_options
 from jaxgen.errors import UserError
 from jaxgen.objective import Generative
 from jaxgen.runs.folder import RunFolder
 from jaxgen.runs.restore import Restored, restore, with_ema
-from jaxgen.sampling import Asked, asked
+from jaxgen.sampling import Asked, asked, resized
 from jaxgen.state import State
+
+MOST = 2**31 - 1  # samples: their numbers are 32-bit integers
 
 
 def add_options(parser: Parser) -> None:
@@ -24,6 +28,21 @@ def add_options(parser: Parser) -> None:
     parser.add_argument("--truncation", type=float, metavar="PSI", help="of a GAN: truer and less varied below 1")
     parser.add_argument("--ema", type=float, metavar="WIDTH", help="relative width of an EMA made of snapshots")
     parser.add_argument("--guide", type=pathlib.Path, metavar="RUN", help="the guiding model, for Autoguidance")
+
+
+def add_label(parser: Parser) -> None:
+    """Add the option that says which classes samples are of."""
+    parser.add_argument(
+        "--label", action="append", default=[], metavar="CLASS",
+        help="a class, by name or number; several, as in 'cat,dog', are for the samples in turn; default: all classes",
+    )  # fmt: skip
+
+
+def add_size(parser: Parser) -> None:
+    """Add the option that says how large samples are."""
+    parser.add_argument(
+        "--size", type=_size, metavar="HxW", help="height and width of samples, if not the data's and the net can"
+    )
 
 
 def opened(args: argparse.Namespace) -> tuple[Restored, State | None]:
@@ -48,25 +67,87 @@ def opened(args: argparse.Namespace) -> tuple[Restored, State | None]:
     return run, guide
 
 
-def check(run: Restored, sizes: dict[str, int], seed: int, label: int | None, paths: list[pathlib.Path | None]) -> None:
-    """Raise UserError unless the run can be asked for this and the files can be written; nothing is computed yet."""
+def check(run: Restored, sizes: dict[str, int], seed: int) -> None:
+    """Raise UserError unless the run can be asked for this; nothing is computed yet."""
     objective = run.program.objective
     if not isinstance(objective, Generative):
         raise UserError(f"{type(objective).__name__} makes no samples; `jaxgen predict` uses it on images")
     for name, size in sizes.items():
         if size < 1:
             raise UserError(f"--{name} is {size}; it must be at least 1")
+        if size > MOST:
+            raise UserError(f"--{name} is more than {MOST:,}, the most that can be")
     if not 0 <= seed < 2**32:
         raise UserError(f"--seed is {seed}; it must lie in 0..{2**32 - 1}")
-    if label is not None and "label" not in objective.conditions():
+
+
+def labels(run: Restored, texts: Sequence[str]) -> list[int]:
+    """Return the class ids of names or numbers, each of them one of the texts or, between commas, several.
+
+    A name goes before a number. Raises UserError where the net has no classes, or a text is none of them.
+    """
+    if texts and "label" not in run.program.generative.conditions():
         raise UserError("this run's net is unconditional: it cannot be asked for a class; drop --label")
-    if label is not None and not 0 <= label < len(run.classes):
-        raise UserError(f"--label is {label}; the classes are 0..{len(run.classes) - 1}: {', '.join(run.classes)}")
-    for path in paths:
-        check_folder(path)
+    found: list[int] = []
+    for text in texts:
+        # A name may hold commas itself.
+        parts = [text] if text in run.classes else text.split(",")
+        found += [_label(part.strip(), run.classes) for part in parts if part.strip()]
+    if texts and not found:
+        raise UserError("--label is empty; name a class, or drop it")
+    return found
 
 
-def condition(run: Restored, numbers: np.ndarray, label: int | None) -> Asked:
-    """Return what each sample is asked for: the class that is given, or what `sampling.asked` says."""
+def _label(text: str, classes: tuple[str, ...]) -> int:
+    same = [k for k, name in enumerate(classes) if name == text]
+    same = same or [k for k, name in enumerate(classes) if name.casefold() == text.casefold()]
+    if same:
+        if text.isdecimal() and int(text) != same[0]:
+            note(f"note: --label {text} is the class named {classes[same[0]]!r}, whose number is {same[0]}")
+        return same[0]
+    if text.removeprefix("-").isdecimal():
+        if 0 <= int(text) < len(classes):
+            return int(text)
+        raise UserError(f"--label is {text}; the classes are 0..{len(classes) - 1}: {_listed(classes)}")
+    near = difflib.get_close_matches(text.casefold(), [name.casefold() for name in classes], 3)
+    named = [name for close in near for name in classes if name.casefold() == close]
+    hint = f"perhaps you meant {' or '.join(named)}" if named else f"the classes are {_listed(classes)}"
+    raise UserError(f"--label is {text!r}, which is no class of this run; {hint}")
+
+
+def _listed(classes: tuple[str, ...]) -> str:
+    more = f", … ({len(classes)} in all)" if len(classes) > 20 else ""
+    return ", ".join(classes[:20]) + more
+
+
+def condition(run: Restored, numbers: np.ndarray, given: Sequence[int]) -> Asked:
+    """Return what each sample is asked for: the classes that are given, in turn, or what `sampling.asked` says."""
     result = asked(run.program, numbers, run.experiment.test.source.open)
-    return result if label is None else result | {"label": np.full(len(numbers), label, np.int32)}
+    if not given:
+        return result
+    return result | {"label": np.asarray(given, np.int32)[numbers % len(given)]}
+
+
+def with_size(run: Restored, size: tuple[int, int] | None) -> Restored:
+    """Return the run with samples of another height and width, where its net can make them.
+
+    Raises UserError where it cannot.
+    """
+    if size is None:
+        return run
+    height, width = run.program.data.element["image"][0][:2]
+    program = resized(run.program, *size)
+    if size != (height, width):
+        note(f"note: the net was trained on images of {height}×{width}; others may look worse, the more they differ")
+    return dataclasses.replace(run, program=program)
+
+
+def _size(text: str) -> tuple[int, int]:
+    """Read a height and a width, 64x96, or one number for both; for `Parser.add_argument`."""
+    try:
+        sides = [int(side) for side in text.lower().replace("×", "x").split("x")]
+    except ValueError:
+        sides = []
+    if len(sides) not in (1, 2) or min(sides) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write height and width in pixels, such as 64x96")
+    return sides[0], sides[-1]

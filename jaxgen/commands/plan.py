@@ -3,7 +3,7 @@
 import argparse
 import pathlib
 
-from jaxgen.commands.output import Parser, check_folder, note, print_json
+from jaxgen.commands.output import Parser, check_file, note, print_json
 from jaxgen.config import files, overrides
 from jaxgen.data.batches import DataSpec
 from jaxgen.errors import UserError
@@ -34,7 +34,7 @@ def run(prog: str, arguments: list[str]) -> None:
     args, fields = parser.parse_known_args(arguments)
     if not (args.topology or args.scale):
         raise UserError("say where: --topology v5e:4x4, --topology cpu:16, or --scale v5e:4x4,v5e:8x8")
-    check_folder(args.out)
+    check_file(args.out, (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"))
     experiment = overrides.override(files.load(args.config), fields, prog=f"{prog} {args.config}")
     names = args.scale.split(",") if args.scale else [args.topology]
     places = [topologies.topology(name, experiment.mesh.slices) for name in names]

@@ -1,43 +1,136 @@
 """`jaxgen sample`: draw samples of a generative run."""
 
+import argparse
+import contextlib
+import math
 import pathlib
-from typing import Any
+import time
+from collections.abc import Iterable
 
 import numpy as np
 
-from jaxgen.commands import generator
-from jaxgen.commands.output import Parser, print_json, writing
+from jaxgen.commands import generator, sample_files
+from jaxgen.commands.output import (
+    Parser,
+    check_file,
+    check_new_folder,
+    check_space,
+    note,
+    print_json,
+    whole,
+    writing,
+)  # fmt: skip
+from jaxgen.errors import UserError
 from jaxgen.parallel.processes import use_compilation_cache
 from jaxgen.pictures import sheet
-from jaxgen.sampling import draw
+from jaxgen.runs.restore import Restored
+from jaxgen.sampling import draw_batches
+
+EVERY = 10.0  # seconds between two lines that say how far it is
 
 
 def run(prog: str, arguments: list[str]) -> None:
-    """Draw samples 0 … n-1, write a picture of them and, with --npz, their values."""
+    """Draw samples 0 … n-1, and write a picture of them, their values, or a file for each."""
     parser = Parser(prog, "Draw samples; sample i depends on the seed and on i only.").of_run()
-    parser.add_argument("--n", type=int, default=64, help="how many")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=pathlib.Path, required=True, metavar="FILE.png", help="a picture of them")
+    parser.add_argument("--n", type=whole, default=64, help="how many")
+    parser.add_argument("--seed", type=whole, default=0)
+    parser.add_argument(
+        "--out", type=pathlib.Path, metavar="FILE.png", help=f"a picture of them, of the first {sheet.SHOWN} at most"
+    )
     parser.add_argument("--npz", type=pathlib.Path, metavar="FILE.npz", help="their values: samples, and labels if any")
-    parser.add_argument("--label", type=int, help="the class of all of them; without it, all classes in turn")
+    parser.add_argument("--dir", type=pathlib.Path, metavar="DIR", help="a new folder, for a PNG of each")
+    parser.add_argument("--columns", type=whole, help="samples in a row of the picture")
+    generator.add_size(parser)
+    generator.add_label(parser)
     generator.add_options(parser)
     args = parser.parse_args(arguments)
+    _check_places(args)
 
     use_compilation_cache()
     opened, guide = generator.opened(args)
-    generator.check(opened, {"n": args.n}, args.seed, args.label, [args.out, args.npz])
+    generator.check(opened, {"n": args.n, **({} if args.columns is None else {"columns": args.columns})}, args.seed)
+    given = generator.labels(opened, args.label)
+    opened = generator.with_size(opened, args.size)
+    shape, dtype = opened.program.data.element["image"]
+    alpha = dtype == np.uint8  # latents have channels of other kinds
+    if args.dir is not None:
+        sample_files.check_folder_of(shape, alpha)
+    check_space(args.npz, args.n * math.prod(shape) * 4)
+
     numbers = np.arange(args.n, dtype=np.int32)
-    condition = generator.condition(opened, numbers, args.label)
-    samples = draw(opened.program, opened.state, numbers, args.seed, condition=condition, guide=guide)
-    labels = condition.get("label")
+    condition = generator.condition(opened, numbers, given)
+    batches = draw_batches(opened.program, opened.state, numbers, args.seed, condition=condition, guide=guide)
     with writing():
-        sheet.save_png(args.out, sheet.samples(samples, labels, opened.classes))
-        if args.npz is not None:
-            arrays: dict[str, Any] = {} if labels is None else {"labels": labels}
-            np.savez(args.npz, samples=samples, **arrays)
+        broken = _written(args, opened, _announced(batches, args.n), condition.get("label"))
+    if broken.numbers:
+        note(broken.line())
+    _report(args, opened, broken)
+
+
+def _check_places(args: argparse.Namespace) -> None:
+    """Raise UserError unless there is somewhere to put samples."""
+    if args.out is None and args.npz is None and args.dir is None:
+        raise UserError("say where samples go: --out FILE.png (a picture), --dir DIR (a PNG of each), --npz FILE.npz")
+    check_file(args.out, sheet.FORMATS)
+    check_file(args.npz, (".npz",))
+    check_new_folder(args.dir)
+
+
+def _written(
+    args: argparse.Namespace, opened: Restored, batches: Iterable[np.ndarray], labels: np.ndarray | None
+) -> sample_files.Broken:
+    """Write samples as they come."""
+    shape, dtype = opened.program.data.element["image"]
+    alpha, broken = dtype == np.uint8, sample_files.Broken()
+    places: list[sample_files.Samples] = [broken]
+    if args.npz is not None:
+        places.append(sample_files.Npz(args.npz, args.n, shape))
+    if args.dir is not None:
+        places.append(sample_files.Folder(args.dir, args.n, opened.classes, alpha))
+    if args.out is not None:
+        shown = sheet.most(args.n, *shape[:2]) if len(shape) == 3 else args.n
+        if shown < args.n:
+            note(f"note: {args.out} shows the first {shown} samples; --dir writes a file for each")
+        places.append(sample_files.Sheet(args.out, shown, opened.classes, args.columns, alpha))
+    begin = 0
+    with contextlib.ExitStack() as stack:
+        for place in places:
+            stack.callback(place.drop)
+        for samples in batches:
+            end = begin + len(samples)
+            for place in places:
+                place.add(samples, None if labels is None else labels[begin:end])
+            begin = end
+        for place in places:
+            place.close()
+    return broken
+
+
+def _announced(batches: Iterable[np.ndarray], count: int) -> Iterable[np.ndarray]:
+    """Say now and then, where it takes long, how many there are and how long the others will take."""
+    begin = said = time.monotonic()
+    first = done = 0
+    for samples in batches:
+        yield samples
+        done, now = done + len(samples), time.monotonic()
+        if not first:  # the first batch waited for the compiler
+            first, begin = done, now
+        elif now - said >= EVERY and done < count:
+            left = (count - done) * (now - begin) / (done - first)
+            note(f"{done:,} of {count:,} samples, {int(left) // 60}:{int(left) % 60:02} min left")
+            said = now
+
+
+def _report(args: argparse.Namespace, opened: Restored, broken: sample_files.Broken) -> None:
     if args.json:
-        protocol = opened.program.generative.protocol()
+        height_width = opened.program.data.element["image"][0][:-1]
+        result = {name: None if getattr(args, name) is None else str(getattr(args, name)) for name in ("npz", "dir")}
         return print_json(
-            {"step": opened.step, "n": args.n, "seed": args.seed, "out": str(args.out), "protocol": protocol}
-        )
-    print(f"{args.n} samples of step {opened.step}, seed {args.seed}  ->  {args.out}")
+            {
+                "step": opened.step, "n": args.n, "seed": args.seed,
+                "out": None if args.out is None else str(args.out), **result, "size": list(height_width),
+                "not_finite": len(broken.numbers), "protocol": opened.program.generative.protocol(),
+            }
+        )  # fmt: skip
+    where = "  ".join(str(path) for path in (args.out, args.npz, args.dir) if path is not None)
+    print(f"{args.n} samples of step {opened.step}, seed {args.seed}  ->  {where}")

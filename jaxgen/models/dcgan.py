@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from jaxgen.errors import UserError
 from jaxgen.nn.conditioning import ClassEmbed, label_weights
+from jaxgen.nn.lowest import lowest_map
 from jaxgen.nn.norm import batch_norm
 from jaxgen.nn.spectral import spectral
 from jaxgen.nn.upsample import transposed_convolution
@@ -106,7 +107,7 @@ class Upconvolution(nn.Module):
 class DcganGenerator(nn.Module):
     """Map z f32[b latent], standard normal, to images f32[b h w channels] in [-1, 1].
 
-    Height and width are 4·2^n for n widths. Raises UserError unless the condition fits `classes`.
+    Height and width are 2^n times those of `lowest` for n widths. Raises UserError unless the condition fits `classes`.
     """
 
     latent: int = 100
@@ -117,6 +118,8 @@ class DcganGenerator(nn.Module):
     """Channels of the image."""
     widths: tuple[int, ...] = (512, 256, 128, 64)
     """Channels of the maps of side 4, 8, 16, …; the image is twice as large as the last."""
+    lowest: tuple[int, int] = (4, 4)
+    """Height and width of the first map, from which the image grows by doubling: (6, 4) for 96×64, for example."""
     dtype: Precision = "float32"
     """Type to compute in; parameters and images are float32."""
 
@@ -139,8 +142,8 @@ class DcganGenerator(nn.Module):
         if label is not None:
             x = jnp.concatenate([x, label[:, :-1]], axis=1)
         first, *others = self.widths
-        x = nn.Dense(16 * first, use_bias=False, kernel_init=_start, dtype=self.dtype, name="in")(x)
-        x = self._active(x.reshape(-1, 4, 4, first), train, 0)
+        x = nn.Dense(math.prod(self.lowest) * first, use_bias=False, kernel_init=_start, dtype=self.dtype, name="in")(x)
+        x = self._active(x.reshape(-1, *self.lowest, first), train, 0)
         for i, width in enumerate(others, start=1):
             x = self._active(Upconvolution(width, self.dtype, name=f"up{i}")(x), train, i)
         return jnp.tanh(Upconvolution(self.channels, name="out")(x.astype(jnp.float32)))
@@ -152,13 +155,14 @@ class DcganGenerator(nn.Module):
 class DcganDiscriminator(nn.Module):
     """Map images f32[b h w c] in [-1, 1] to logits f32[b]: higher is more real.
 
-    Raises UserError unless height and width are 4·2^n for n widths and the condition fits `classes`.
+    Raises UserError unless n widths halve the shorter side to 4..7 pixels, as they do a square of 4·2^n, and the
+    condition fits `classes`.
     """
 
     classes: int = 0
     """Classes, which enter by projection (arXiv:1802.05637, equation 3); 0 for none."""
     widths: tuple[int, ...] = (64, 128, 256, 512)
-    """Channels of the maps, each half as large as the one before; the last has side 4."""
+    """Channels of the maps, each half as large as the one before; the last has a shorter side of 4..7."""
     norm: Norm = BatchNorm()
     """BatchNorm(), NoNorm() or SpectralNorm()."""
     dtype: Precision = "float32"
@@ -184,13 +188,14 @@ class DcganDiscriminator(nn.Module):
         return logit
 
     def _check_size(self, shape: tuple[int, ...]) -> None:
+        if len(shape) == 3 and self.widths:
+            halvings, _ = lowest_map(*shape[:2], "dcgan discriminator")
+            if halvings == len(self.widths):
+                return
+            remedy = f", which take {halvings}" if halvings else "; resize them to 8, 16, 32, 64, …"
+        else:
+            remedy = "; resize them to 8, 16, 32, 64, …"
         side = 4 * 2 ** len(self.widths)
-        if len(shape) == 3 and self.widths and shape[:2] == (side, side):
-            return
-        steps = math.log2(shape[0] / 4) if len(shape) == 3 and shape[0] == shape[1] else 0.0
-        remedy = (
-            f", which take {steps:.0f}" if steps >= 1 and steps.is_integer() else "; resize them to 8, 16, 32, 64, …"
-        )
         raise UserError(
             f"dcgan discriminator: {len(self.widths)} widths are for images of {side}×{side}, "
             f"not {'×'.join(map(str, shape[:2]))}{remedy}"

@@ -6,9 +6,10 @@ An image becomes patches, patches become tokens, and adaLN-Zero conditions every
 import dataclasses
 import functools
 import math
-from typing import Protocol, TypedDict, runtime_checkable
+from typing import Literal, Protocol, TypedDict, runtime_checkable
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -237,6 +238,11 @@ class DiT(nn.Module):
     """Used in attention, in addition to `position` or in its place: where a patch lies."""
     remat: bool = False
     """Recompute each block in the backward pass rather than keep its activations."""
+    recomputed: Literal["all", "cheap"] = "all"
+    """What `remat` recomputes of a block: all of it, or all but its matrix products, which are kept: faster than either
+    keeping all or recomputing all where memory allows (benchmarks/results/README.md)."""
+    unroll: int = 1
+    """Blocks that one turn of the scan over the depth computes: more compile longer and copy less."""
     dtype: Precision = "float32"
     """Type that the blocks compute in; parameters, embeddings and the output are float32."""
 
@@ -258,12 +264,14 @@ class DiT(nn.Module):
         angles = None if self.rope is None else jnp.asarray(self.rope.angles(rows, columns, head))
 
         # One block, compiled once: its parameters have the depth as their first axis.
+        policy = None if self.recomputed == "all" else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
         stack = nn.scan(
-            nn.remat(Block, prevent_cse=False) if self.remat else Block,
+            nn.remat(Block, prevent_cse=False, policy=policy) if self.remat else Block,
             variable_axes={"params": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast),
             length=self.depth,
+            unroll=self.unroll,
         )
         blocks = stack(self.heads, self.norm, self.mlp, self.qk_norm, self.dtype, name="blocks")
         tokens, _ = blocks(tokens.astype(self.dtype), c, angles)

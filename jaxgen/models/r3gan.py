@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Key
 from jaxgen.errors import UserError
 from jaxgen.nn.conditioning import ClassEmbed, label_weights
 from jaxgen.nn.grouped import GroupedConv
+from jaxgen.nn.lowest import lowest_map
 from jaxgen.nn.upfirdn import blur_kernel, downsample2d, upsample2d
 from jaxgen.parallel.rules import ByPath, Replicated, Split
 from jaxgen.typing import Condition, Precision
@@ -52,12 +53,13 @@ class ResidualBlock(nn.Module):
 
 
 class R3ganGenerator(nn.Module):
-    """Map z f32[b latent], standard normal, to images f32[b s s channels], where s = 4·2^(len(widths) - 1).
+    """Map z f32[b latent], standard normal, to images f32[b h w channels].
 
-    A learned map of 4×4, each channel of it scaled by a linear function of z and the class' vector, runs through
-    residual blocks and is enlarged by the filter [1, 3, 3, 1] between resolutions. Images are of order one and not
-    bounded. `truncation` scales z; `noise` is not used. Raises UserError unless the condition fits `classes`, where
-    `widths` is empty, and where they do not divide into groups.
+    Height and width are 2^(len(widths) - 1) times those of `lowest`. A learned map of that size, each channel of it
+    scaled by a linear function of z and the class' vector, runs through residual blocks and is enlarged by the filter
+    [1, 3, 3, 1] between resolutions. Images are of order one and not bounded. `truncation` scales z; `noise` is not
+    used. Raises UserError unless the condition fits `classes`, where `widths` is empty, and where they do not divide
+    into groups.
     """
 
     latent: int = 64
@@ -68,6 +70,8 @@ class R3ganGenerator(nn.Module):
     """Channels of the image."""
     widths: tuple[int, ...] = (768, 768, 768, 768)
     """Channels at each resolution, that of 4×4 first; each doubles the side of the one before."""
+    lowest: tuple[int, int] = (4, 4)
+    """Height and width of the first map, from which the image grows by doubling: (6, 4) for 96×64, for example."""
     blocks: int = 2
     """Residual blocks at each resolution."""
     expansion: int = 2
@@ -90,7 +94,7 @@ class R3ganGenerator(nn.Module):
         *,
         train: bool,
         truncation: float = 1.0,
-    ) -> Float[Array, "b s s c"]:
+    ) -> Float[Array, "b h w c"]:
         del noise, train  # z is all that is random here, in training too
         label = label_weights(condition, self.classes)
         _check_widths(self.widths)
@@ -100,7 +104,7 @@ class R3ganGenerator(nn.Module):
             style = jnp.concatenate(
                 [style, ClassEmbed(self.classes, self.embedding, start, name="label")(label)], axis=1
             )
-        basis = self.param("basis", nn.initializers.normal(1.0), (4, 4, self.widths[0]))
+        basis = self.param("basis", nn.initializers.normal(1.0), (*self.lowest, self.widths[0]))
         x = _dense(self.widths[0], name="style")(style)[:, None, None] * basis[None]
         for stage, width in enumerate(self.widths):
             dtype: Precision = "float32" if stage < self.full_precision_stages else self.dtype
@@ -115,11 +119,11 @@ class R3ganGenerator(nn.Module):
 
 
 class R3ganDiscriminator(nn.Module):
-    """Map images f32[b s s c], where s = 4·2^(len(widths) - 1), to logits f32[b], higher where more real.
+    """Map images f32[b h w c] to logits f32[b], higher where more real.
 
-    The generator's layers in reverse; at 4×4 each channel is summed up with learned weights. The class enters by
-    projection, as the scalar product of its vector and the net's (arXiv:1802.05637). No layer mixes examples. Raises
-    UserError unless the condition fits `classes` and the image the widths.
+    The generator's layers in reverse, down to a shorter side of 4..7; there each channel is summed up with learned
+    weights. The class enters by projection, as the scalar product of its vector and the net's (arXiv:1802.05637). No
+    layer mixes examples. Raises UserError unless the condition fits `classes` and the image the widths.
     """
 
     classes: int = 0
@@ -157,7 +161,7 @@ class R3ganDiscriminator(nn.Module):
                 x = downsample2d(x, blur_kernel())
                 if self.widths[stage - 1] != width:
                     x = _dense(self.widths[stage - 1], dtype=dtype, name=f"project{stage}")(x)
-        basis = self.param("basis", nn.initializers.normal(1 / 4), (4, 4, self.widths[0]))
+        basis = self.param("basis", nn.initializers.normal(1 / 4), (*x.shape[1:3], self.widths[0]))
         x = jnp.einsum("bhwc,hwc->bc", x.astype(jnp.float32), basis)
         if label is None:
             return _dense(1, name="out")(x)[:, 0]
@@ -177,9 +181,10 @@ def _check_widths(widths: tuple[int, ...]) -> None:
 
 
 def _check_side(shape: tuple[int, ...], stages: int) -> None:
+    if len(shape) == 3 and lowest_map(*shape[:2], "r3gan")[0] == stages - 1:
+        return
     side = 4 * 2 ** (stages - 1)
-    if len(shape) != 3 or shape[:2] != (side, side):
-        raise UserError(
-            f"r3gan: {stages} widths are for images of {side}×{side}, and these are {'×'.join(map(str, shape))}; "
-            f"resize them, or give `widths` one number for each of 4×4, 8×8, … up to the image's side"
-        )
+    raise UserError(
+        f"r3gan: {stages} widths are for images of {side}×{side}, and these are {'×'.join(map(str, shape))}; "
+        f"resize them, or give `widths` one number for each of 4×4, 8×8, … up to the image's side"
+    )

@@ -2,6 +2,7 @@
 class-conditional batch normalisation where there are classes (arXiv:1802.05637)."""
 
 import functools
+import math
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -97,7 +98,7 @@ class Block(nn.Module):
 class SnganGenerator(nn.Module):
     """Map z f32[b latent], standard normal, to images f32[b h w channels] in [-1, 1].
 
-    Height and width are 4·2^stages. Raises UserError unless the condition fits `classes`.
+    Height and width are 2^stages times those of `lowest`. Raises UserError unless the condition fits `classes`.
     """
 
     latent: int = 128
@@ -109,7 +110,9 @@ class SnganGenerator(nn.Module):
     width: int = 256
     """Channels of every map."""
     stages: int = 3
-    """Residual blocks, each of which doubles the side from 4 on."""
+    """Residual blocks, each of which doubles the side."""
+    lowest: tuple[int, int] = (4, 4)
+    """Height and width of the first map, from which the image grows by doubling: (6, 4) for 96×64, for example."""
     dtype: Precision = "float32"
     """Type to compute in; parameters and images are float32."""
 
@@ -126,8 +129,10 @@ class SnganGenerator(nn.Module):
         """`truncation` scales z; `noise` is not used."""
         del noise
         label = label_weights(condition, self.classes)
-        x = nn.Dense(16 * self.width, kernel_init=_start, dtype=self.dtype, name="in")(z * truncation)
-        x = x.reshape(-1, 4, 4, self.width)
+        x = nn.Dense(math.prod(self.lowest) * self.width, kernel_init=_start, dtype=self.dtype, name="in")(
+            z * truncation
+        )
+        x = x.reshape(-1, *self.lowest, self.width)
         for i in range(self.stages):
             x = UpBlock(self.width, self.classes, self.dtype, name=f"block{i}")(x, label, train)
         x = nn.relu(batch_norm(x, train, dtype=self.dtype, name="norm")).astype(jnp.float32)

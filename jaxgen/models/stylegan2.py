@@ -12,7 +12,7 @@ from jaxgen.errors import UserError
 from jaxgen.nn.conditioning import label_weights
 from jaxgen.nn.equalized import EqualizedDense, leaky
 from jaxgen.nn.modulated import demodulation, modulated_conv
-from jaxgen.nn.style import Mapping, sides
+from jaxgen.nn.style import Mapping, maps
 from jaxgen.nn.upfirdn import blur_kernel, upsample2d
 from jaxgen.noise import normal
 from jaxgen.typing import Condition, Precision
@@ -21,9 +21,9 @@ Map = Float[Array, "b h w _"]
 Twice = Float[Array, "b h2 w2 _"]  # as large as Map, or twice as high and wide
 
 
-def noise_map(noise: Key[Array, " b"], layer: int, side: int) -> Float[Array, "b {side} {side} 1"]:
+def noise_map(noise: Key[Array, " b"], layer: int, size: tuple[int, int]) -> Float[Array, "b {size[0]} {size[1]} 1"]:
     """Draw each sample's map of standard normal noise for one layer, from its own key."""
-    return normal(noise, layer, (side, side, 1))
+    return normal(noise, layer, (*size, 1))
 
 
 class SynthesisLayer(nn.Module):
@@ -65,30 +65,34 @@ class Synthesis(nn.Module):
 
     channels: int
     widths: tuple[int, ...]
-    """Channels of the maps, that of 4×4 first; each is twice as large as the one before."""
+    """Channels of the maps, the smallest first; each is twice as large as the one before."""
+    lowest: tuple[int, int] = (4, 4)
+    """Height and width of the smallest map."""
     dtype: Precision = "float32"
 
     @nn.compact
     def __call__(self, styles: Float[Array, "b l s"], noise: Key[Array, " b"]) -> Float[Array, "b h w c"]:
         layer = functools.partial(SynthesisLayer, dtype=self.dtype)
-        start = self.param("start", nn.initializers.normal(1.0), (4, 4, self.widths[0]))
+        start = self.param("start", nn.initializers.normal(1.0), (*self.lowest, self.widths[0]))
         x = jnp.broadcast_to(start[None], (len(styles), *start.shape))
         colours = []
         for level, width in enumerate(self.widths):
-            side, first = 4 * 2**level, 2 * level - 1
+            side, first = 4 * 2**level, 2 * level - 1  # layers are named after the sides of a square image's maps
+            size = self.lowest[0] * 2**level, self.lowest[1] * 2**level
             if level:
-                x = layer(width, up=2, name=f"up{side}")(x, styles[:, first], noise_map(noise, first, side))
-            x = layer(width, name=f"same{side}")(x, styles[:, first + 1], noise_map(noise, first + 1, side))
+                x = layer(width, up=2, name=f"up{side}")(x, styles[:, first], noise_map(noise, first, size))
+            x = layer(width, name=f"same{side}")(x, styles[:, first + 1], noise_map(noise, first + 1, size))
             # The next map's first layer gets the same style as this map's colours.
             colours.append(ToRgb(self.channels, self.dtype, name=f"rgb{side}")(x, styles[:, first + 2]))
         return functools.reduce(lambda image, more: upsample2d(image, blur_kernel()) + more, colours)
 
 
 class StyleGan2Generator(nn.Module):
-    """Map z f32[b latent], standard normal, and a key for each sample's noise to images f32[b side side channels].
+    """Map z f32[b latent], standard normal, and a key for each sample's noise to images f32[b h w channels].
 
     Not trained: "moving" holds the mean style, which moves if train is True. Random stream in training: "mixing".
-    Raises UserError unless `side` is 4 times a power of two, z has `latent` columns and the condition fits `classes`.
+    Raises UserError unless halving the image leads to a shorter side of 4..7 pixels, z has `latent` columns and the
+    condition fits `classes`.
     """
 
     latent: int = 512
@@ -97,7 +101,9 @@ class StyleGan2Generator(nn.Module):
     """Number of classes; 0 for none."""
     channels: int = 3
     side: int = 256
-    """Height and width of an image; 4 times a power of two."""
+    """Height of an image, and its width where `image_width` is None; 4 times a power of two in the reference."""
+    image_width: int | None = None
+    """Width of an image that is not square."""
     style_size: int = 512
     """Length of a style (w)."""
     mapping_layers: int = 8
@@ -114,10 +120,11 @@ class StyleGan2Generator(nn.Module):
     """Type that the convolutions compute in; parameters, styles, colours and the output are float32."""
 
     def setup(self) -> None:
-        widths = tuple(min(self.base // side, self.widest) for side in sides(self.side))
+        sides, lowest = maps(self.side, self.side if self.image_width is None else self.image_width)
+        widths = tuple(min(self.base // side, self.widest) for side in sides)
         self.layers = 2 * len(widths)
         self.mapping = Mapping(self.mapping_layers, self.style_size, self.classes)
-        self.synthesis = Synthesis(self.channels, widths, self.dtype)
+        self.synthesis = Synthesis(self.channels, widths, lowest, self.dtype)
         self.mean = self.variable("moving", "style", jnp.zeros, (self.style_size,))
 
     def __call__(

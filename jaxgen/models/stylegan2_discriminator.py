@@ -6,11 +6,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxgen.errors import UserError
 from jaxgen.nn.conditioning import label_weights
 from jaxgen.nn.equalized import EqualizedConv, EqualizedDense, leaky
 from jaxgen.nn.minibatch_std import minibatch_std
-from jaxgen.nn.style import Mapping, sides
+from jaxgen.nn.style import Mapping, maps
 from jaxgen.typing import Condition, Precision
 
 Map = Float[Array, "b h w _"]
@@ -66,12 +65,11 @@ class _Discriminator(nn.Module):
     def __call__(self, image: Float[Array, "b h w c"], condition: Condition, *, train: bool) -> Float[Array, " b"]:
         del train  # nothing here differs
         label = label_weights(condition, self.classes)
-        if image.shape[1] != image.shape[2]:
-            raise UserError(f"stylegan2: an image of {image.shape[1]}×{image.shape[2]} is no square; crop or resize it")
-        widths = [min(self.base // side, self.widest) for side in reversed(sides(image.shape[1]))]
+        sides = maps(image.shape[1], image.shape[2])[0][::-1]
+        widths = [min(self.base // side, self.widest) for side in sides]
         x = leaky(EqualizedConv(widths[0], size=1, dtype=self.dtype, name="in")(image))
-        for width in widths[1:]:
-            x = self._block(width, f"block{x.shape[1]}")(x)
+        for side, width in zip(sides[:-1], widths[1:], strict=True):
+            x = self._block(width, f"block{side}")(x)
         x = minibatch_std(x.astype(jnp.float32), self.group)
         x = leaky(EqualizedConv(widths[-1], name="conv")(x))
         x = leaky(EqualizedDense(widths[-1], name="dense")(x.reshape(len(x), -1)))
@@ -86,7 +84,7 @@ class StyleGan2Discriminator(_Discriminator):
     """Map images f32[b h w c] to logits f32[b], higher where more real, through residual blocks.
 
     It compares the samples of a batch (`minibatch_std`), so a logit depends on the other rows. Raises UserError unless
-    the image is a square whose side is 4 times a power of two, and the condition fits `classes`.
+    halving the image leads to a shorter side of 4..7 pixels, and the condition fits `classes`.
     """
 
     def _block(self, features: int, name: str) -> nn.Module:

@@ -30,6 +30,6 @@ def check_halvings(height: int, width: int, halvings: int) -> None:
     if height % multiple or width % multiple:
         near = "×".join(f"{max(1, round(side / multiple)) * multiple}" for side in (height, width))
         raise UserError(
-            f"u-net: an image of {height}×{width} cannot be halved {halvings} times; "
+            f"u-net: an image of {height}×{width} cannot be halved {'once' if halvings == 1 else f'{halvings} times'}; "
             f"height and width must be multiples of {multiple}, such as {near}"
         )

@@ -1,22 +1,21 @@
-"""What StyleGAN2's generator and discriminator share (arXiv:1912.04958): the mapping network, and the maps' sides."""
-
-import math
+"""What StyleGAN2's generator and discriminator share (arXiv:1912.04958): the mapping network, and the maps' sizes."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxgen.errors import UserError
 from jaxgen.nn.equalized import EqualizedDense, leaky
+from jaxgen.nn.lowest import lowest_map
 
 
-def sides(side: int) -> list[int]:
-    """Return the sides of the maps from 4 to `side`; raise UserError unless `side` is 4 times a power of two."""
-    if side < 4 or side & (side - 1):
-        near = 4 * 2 ** max(0, round(math.log2(max(side, 1) / 4)))
-        raise UserError(f"stylegan2: a side of {side} pixels is not 4 times a power of two; {near} is the nearest")
-    return [2**k for k in range(2, side.bit_length())]
+def maps(height: int, width: int) -> tuple[list[int], tuple[int, int]]:
+    """Return the sides 4, 8, 16, … that the maps of an image would have in a square, and the smallest map's own size.
+
+    Raises UserError unless both sides can be halved until the shorter one is 4..7 pixels.
+    """
+    halvings, lowest = lowest_map(height, width, "stylegan2")
+    return [4 * 2**level for level in range(halvings + 1)], lowest
 
 
 def _unit(x: Float[Array, "b n"]) -> Float[Array, "b n"]:

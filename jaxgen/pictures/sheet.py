@@ -1,46 +1,73 @@
 """Pictures for people: panels laid out on a sheet, with titles, captions and legends."""
 
 import io
+import math
 import pathlib
 from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from jaxgen.errors import UserError
+from jaxgen.pictures import text
 from jaxgen.pictures.colours import palette, tint
 from jaxgen.pictures.panels import Curves, Panels, Picture
-from jaxgen.pictures.pixels import scatter
+from jaxgen.pictures.pixels import MARGIN, levels, scatter
 
 PAPER, INK, RIGHT, WRONG = (255, 255, 255), (40, 40, 40), (24, 120, 60), (200, 40, 40)
 GAP, LEAST = 6, 96  # pixels between images; smaller images are enlarged to at least this size
+LINE = 16  # pixels of a line below an image
+MOST = 4 * LEAST  # the longer side of an image that is enlarged
+SHOWN, PIXELS = 400, 50_000_000  # most samples on a sheet, and most pixels of theirs
+PLANE = 480  # pixels along each side of a picture of points
+# What Pillow writes under each suffix, without asking what the picture is.
+FORMATS = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".gif": "GIF", ".bmp": "BMP", ".tif": "TIFF",
+    ".tiff": "TIFF",
+}  # fmt: skip
+LIMITS = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535}  # most pixels along a side
 
 
 def sheet(panels: Panels, classes: tuple[str, ...]) -> UInt8[np.ndarray, "H W 3"]:
     """Lay panels out on white paper, each row below its title, class names below the images."""
     images = np.asarray(panels.images)
     n, m, h, w, _ = images.shape
-    zoom = max(1, -(-LEAST // min(h, w)))
+    zoom = max(1, min(-(-LEAST // min(h, w)), MOST // max(h, w)))
     h, w = h * zoom, w * zoom
-    font = ImageFont.load_default(13)
     head = 20 if panels.titles else 0
-    foot = 0 if panels.guess is None else 18
+    captions = _captions(panels, classes, w)
+    foot = LINE * max((len(lines) for lines in captions.values()), default=0) + (2 if captions else 0)
     page = Image.new("RGB", (GAP + m * (w + GAP), GAP + n * (head + h + foot + GAP)), PAPER)
     draw = ImageDraw.Draw(page)
     for i in range(n):
         top = GAP + i * (head + h + foot + GAP)
         if panels.titles:
-            draw.text((GAP, top), panels.titles[i], INK, font)
+            text.write(draw, (GAP, top), panels.titles[i], INK, 13)
         for j in range(m):
             x, y = GAP + j * (w + GAP), top + head
             page.paste(Image.fromarray(to_rgb(images[i, j])).resize((w, h), Image.Resampling.NEAREST), (x, y))
-            if panels.guess is not None and (guess := int(panels.guess[i, j])) >= 0:
-                truth = guess if panels.truth is None else int(panels.truth[i, j])
-                text = classes[guess] if guess == truth else f"{classes[guess]}, not {classes[truth]}"
-                colour = INK if panels.truth is None else RIGHT if guess == truth else WRONG
-                draw.text((x, y + h + 1), text, colour, font)
+            right = panels.truth is not None and panels.guess[i, j] == panels.truth[i, j]
+            colour = INK if panels.truth is None else RIGHT if right else WRONG
+            for number, line in enumerate(captions.get((i, j), ())):
+                text.write(draw, (x, y + h + 1 + LINE * number), text.shortened(line, 13, w), colour, 13)
     return np.asarray(page)
+
+
+def _captions(panels: Panels, classes: tuple[str, ...], width: int) -> dict[tuple[int, int], list[str]]:
+    """Return what is written below each image, on two lines where one of all is too short for "this, not that"."""
+    if panels.guess is None:
+        return {}
+    found = {}
+    for place, guess in np.ndenumerate(np.asarray(panels.guess)):
+        truth = guess if panels.truth is None else panels.truth[place]
+        if guess >= 0:
+            found[place] = [text.shown(classes[k], int(k)) for k in ((guess,) if guess == truth else (guess, truth))]
+    lines = {place: [", not ".join(names)] for place, names in found.items()}
+    if max((text.length(one, 13) for (one,) in lines.values()), default=0) > width:
+        lines = {place: [names[0], *(f"not {name}" for name in names[1:])] for place, names in found.items()}
+    return lines
 
 
 def samples(
@@ -48,15 +75,15 @@ def samples(
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Lay samples out in rows, nearly square by default, with their classes below; of points, draw where they lie.
 
-    `images` is f32[n h w c] in [-1, 1] or points f32[n 2], `labels` i32[n].
+    `images` is f32[n h w c] in [-1, 1], u8[n h w c] or points f32[n d], `labels` i32[n].
     """
     if images.ndim == 2:
-        return to_rgb(np.asarray(scatter(jnp.asarray(images), size=480)))
+        return points(images)
     count = len(images)
     if columns is None:
         columns = min(count, 10 if labels is not None else int(np.ceil(np.sqrt(count))))
     rows = -(-count // columns)
-    blank = np.ones((rows * columns - count, *images.shape[1:]), images.dtype)
+    blank = np.full((rows * columns - count, *images.shape[1:]), 255 if images.dtype == np.uint8 else 1, images.dtype)
     filled = np.concatenate([images, blank]).reshape(rows, columns, *images.shape[1:])
     if labels is None:
         return sheet(Panels(images=filled), ())
@@ -64,15 +91,34 @@ def samples(
     return sheet(Panels(images=filled, guess=named), tuple(classes))
 
 
+def points(found: np.ndarray) -> UInt8[np.ndarray, "H W 3"]:
+    """Draw where points f32[n d] lie by their first two numbers, in a frame, with its scale beneath."""
+    finite = np.abs(found[np.isfinite(found[:, :2]).all(1), :2])
+    reach = max(float(finite.max(initial=0.0)), 1e-6) * MARGIN
+    page = Image.new("RGB", (PLANE + 2, PLANE + 22), PAPER)
+    page.paste(Image.fromarray(to_rgb(np.asarray(scatter(jnp.asarray(found), PLANE, reach)))), (1, 1))
+    draw = ImageDraw.Draw(page)
+    draw.rectangle((0, 0, PLANE + 1, PLANE + 1), outline=INK)
+    which = "x and y" if found.shape[1] == 2 else "x" if found.shape[1] == 1 else "the first two numbers"
+    text.write(draw, (GAP, PLANE + 4), f"{which} from {-reach:.3g} to {reach:.3g}", INK, 13)
+    return np.asarray(page)
+
+
+def most(count: int, height: int, width: int) -> int:
+    """Return how many of so many samples of this size a sheet shows."""
+    return min(count, SHOWN, max(1, PIXELS // (height * width)))
+
+
 def chart(curves: Curves) -> UInt8[np.ndarray, "H W 3"]:
-    """Draw lines over a logarithmic x axis."""
+    """Draw lines over an x axis that is logarithmic where values of x are positive."""
     import matplotlib.figure  # takes half a second, and a command that draws nothing need not wait
 
     figure = matplotlib.figure.Figure(figsize=(5, 3), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     for y, label in zip(np.asarray(curves.y), curves.labels, strict=True):
         axes.plot(np.asarray(curves.x), y, "o-", label=label)
-    axes.set(xscale="log", xlabel=curves.axes[0], ylabel=curves.axes[1], ylim=(0, None))
+    scale = "log" if (np.asarray(curves.x) > 0).any() else "linear"
+    axes.set(xscale=scale, xlabel=curves.axes[0], ylabel=curves.axes[1], ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend()
     buffer = io.BytesIO()
@@ -87,14 +133,14 @@ def draw(picture: Picture, classes: tuple[str, ...]) -> UInt8[np.ndarray, "H W 3
 
 def legend(classes: tuple[str, ...], ids: list[int]) -> UInt8[np.ndarray, "H W 3"]:
     """Draw a colour and a name for each of these class ids."""
-    font = ImageFont.load_default(14)
     colours = palette(len(classes))
-    wide = int(max((font.getlength(classes[i]) for i in ids), default=0))
+    names = [text.shown(classes[i], i) for i in ids]
+    wide = max((text.length(name, 14) for name in names), default=0)
     page = Image.new("RGB", (wide + 44, 8 + 24 * len(ids)), PAPER)
     draw = ImageDraw.Draw(page)
-    for row, i in enumerate(ids):
+    for row, (i, name) in enumerate(zip(ids, names, strict=True)):
         draw.rectangle((8, 8 + 24 * row, 26, 24 + 24 * row), tuple(colours[i].tolist()), INK)
-        draw.text((36, 7 + 24 * row), classes[i], INK, font)
+        text.write(draw, (36, 7 + 24 * row), name, INK, 14)
     return np.asarray(page)
 
 
@@ -104,10 +150,46 @@ def overlay(image: UInt8[np.ndarray, "h w 3"], mask: np.ndarray, classes: int) -
 
 
 def to_rgb(image: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
-    """Turn one or three channels in [-1, 1], or bytes, into RGB bytes."""
-    if image.dtype != np.uint8:
-        image = np.clip(np.round((image + 1.0) * 127.5), 0, 255).astype(np.uint8)
-    return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else np.ascontiguousarray(image[..., :3])
+    """Turn channels in [-1, 1], or bytes, into RGB bytes: the first one, or the first three; what is not finite is red.
+
+    The second of two channels, and the fourth of four, is alpha; see `on_white`.
+    """
+    three = np.repeat(image[..., :1], 3, axis=-1) if image.shape[-1] < 3 else image[..., :3]
+    return np.ascontiguousarray(to_bytes(three))
+
+
+def to_bytes(image: np.ndarray) -> UInt8[np.ndarray, "*b h w c"]:
+    """Turn values in [-1, 1] into bytes; bytes are returned as they are, and pixels that are not finite turn red."""
+    if image.dtype == np.uint8:
+        return image
+    broken = ~np.isfinite(image).all(-1)
+    pixels = levels(np.where(broken[..., None], 0, image)).astype(np.uint8)
+    if broken.any():
+        pixels[broken] = (*WRONG, 255)[: image.shape[-1]] if image.shape[-1] <= 4 else 0
+    return pixels
+
+
+def on_white(pixels: UInt8[np.ndarray, "*b h w c"]) -> UInt8[np.ndarray, "*b h w d"]:
+    """Lay bytes with alpha, their last channel, on white paper; the others are left."""
+    alpha = pixels[..., -1:].astype(np.float32) / 255
+    return np.round(pixels[..., :-1] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+
+
+def save(path: pathlib.Path, pixels: np.ndarray) -> None:
+    """Write bytes [h w], or [h w c] of one to four channels, in the format that the suffix names.
+
+    Raises UserError where the picture is larger than the format allows.
+    """
+    kind = FORMATS[path.suffix.lower()]
+    if max(pixels.shape[:2]) > (limit := LIMITS.get(kind, math.inf)):
+        height, width = pixels.shape[:2]
+        raise UserError(f"cannot write {path}: {width}×{height} pixels are more than {limit}; name it .png instead")
+    pixels = pixels[..., 0] if pixels.ndim == 3 and pixels.shape[-1] == 1 else pixels
+    if kind in ("JPEG", "BMP", "GIF") and pixels.ndim == 3 and pixels.shape[-1] in (2, 4):  # they have no alpha
+        pixels = on_white(pixels)
+        pixels = pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+    options = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
+    Image.fromarray(pixels).save(path, format=kind, **options.get(kind, {}))
 
 
 def save_png(path: pathlib.Path, pixels: np.ndarray) -> None:

@@ -1,0 +1,163 @@
+"""Where samples go as they are drawn: a sheet, an .npz, a folder of pictures; none of them holds all samples."""
+
+import contextlib
+import csv
+import pathlib
+import zipfile
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from jaxgen.errors import UserError
+from jaxgen.pictures import sheet
+
+BROKEN = 8  # numbers of samples that are not finite to name
+
+
+class Samples(Protocol):
+    """What takes samples f32[b *s] and their class ids i32[b], batch by batch in order."""
+
+    def add(self, samples: np.ndarray, labels: np.ndarray | None) -> None: ...
+
+    def close(self) -> None:
+        """Write what is left to write."""
+        ...
+
+    def drop(self) -> None:
+        """Remove what is only half a file, where sampling was left before `close`."""
+        ...
+
+
+class Sheet:
+    """One picture of the first samples, or of all points."""
+
+    def __init__(
+        self, path: pathlib.Path, shown: int, classes: Sequence[str], columns: int | None, alpha: bool
+    ) -> None:
+        self._path, self._shown, self._classes, self._columns, self._alpha = path, shown, classes, columns, alpha
+        self._samples: list[np.ndarray] = []
+        self._labels: list[np.ndarray] = []
+
+    def add(self, samples: np.ndarray, labels: np.ndarray | None) -> None:
+        room = self._shown - sum(map(len, self._samples)) if samples.ndim == 4 else len(samples)
+        if room > 0:
+            self._samples.append(picture(samples[:room], self._alpha))
+            self._labels += [] if labels is None else [labels[:room]]
+
+    def close(self) -> None:
+        images = np.concatenate(self._samples)
+        labels = np.concatenate(self._labels) if self._labels else None
+        sheet.save(self._path, sheet.samples(images, labels, self._classes, self._columns))
+
+    def drop(self) -> None:
+        """Nothing is half a file."""
+
+
+class Npz:
+    """The values of all samples, `samples` f32[n *s] in the data's units, and `labels` i32[n] where there are any."""
+
+    def __init__(self, path: pathlib.Path, count: int, shape: tuple[int, ...]) -> None:
+        self._path, self._part = path, path.with_name(path.name + ".part")  # never half a file under its name
+        self._labels: list[np.ndarray] = []
+        self._archive = zipfile.ZipFile(self._part, "w", allowZip64=True)
+        self._file = self._archive.open("samples.npy", "w", force_zip64=True)
+        header = {"descr": "<f4", "fortran_order": False, "shape": (count, *shape)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def add(self, samples: np.ndarray, labels: np.ndarray | None) -> None:
+        self._file.write(np.ascontiguousarray(samples, "<f4").tobytes())
+        self._labels += [] if labels is None else [labels]
+
+    def close(self) -> None:
+        self._file.close()
+        if self._labels:
+            with self._archive.open("labels.npy", "w") as file:
+                np.lib.format.write_array(file, np.concatenate(self._labels).astype(np.int32))
+        self._archive.close()
+        self._part.replace(self._path)
+
+    def drop(self) -> None:
+        with contextlib.suppress(OSError):  # of a disk that is full, which is why it is dropped
+            self._file.close()
+            self._archive.close()
+        self._part.unlink(missing_ok=True)
+
+
+class Folder:
+    """A PNG for each sample, 000000.png and so on, and labels.csv where there are classes."""
+
+    def __init__(self, path: pathlib.Path, count: int, classes: Sequence[str], alpha: bool) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self._path, self._classes, self._alpha = path, classes, alpha
+        self._digits = max(6, len(str(count - 1)))
+        self._written = 0
+        self._rows: list[tuple[str, int]] = []
+
+    def add(self, samples: np.ndarray, labels: np.ndarray | None) -> None:
+        for i, pixels in enumerate(own_channels(samples, self._alpha)):
+            name = f"{self._written:0{self._digits}}.png"
+            sheet.save(self._path / name, pixels)
+            self._rows += [] if labels is None else [(name, int(labels[i]))]
+            self._written += 1
+
+    def close(self) -> None:
+        if self._rows:
+            with (self._path / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file)
+                writer.writerow(("file", "label", "class"))
+                writer.writerows((name, label, self._classes[label]) for name, label in self._rows)
+
+    def drop(self) -> None:
+        """Each file is whole."""
+
+
+class Broken:
+    """Counts samples that hold a value that is not finite, which a picture cannot show."""
+
+    def __init__(self) -> None:
+        self.numbers: list[int] = []
+        self._seen = 0
+
+    def add(self, samples: np.ndarray, labels: np.ndarray | None) -> None:
+        del labels
+        bad = ~np.isfinite(samples.reshape(len(samples), -1)).all(1)
+        self.numbers += (self._seen + np.flatnonzero(bad)).tolist()
+        self._seen += len(samples)
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+    def drop(self) -> None:
+        """There is no file."""
+
+    def line(self) -> str:
+        """Say which samples are not finite, in one line."""
+        few = ", ".join(map(str, self.numbers[:BROKEN])) + (", …" if len(self.numbers) > BROKEN else "")
+        return (
+            f"warning: {len(self.numbers)} of {self._seen} samples are not finite (numbers {few}), red in pictures: "
+            "the training diverged, or guidance or truncation goes too far; try an earlier --step"
+        )
+
+
+def check_folder_of(shape: tuple[int, ...], alpha: bool) -> None:
+    """Raise UserError unless samples of this shape are pictures, each of which can be a file."""
+    if len(shape) != 3:
+        raise UserError("this run makes points, not pictures: write them with --npz, or draw them with --out")
+    if shape[2] not in (1, 3) and not (alpha and shape[2] in (2, 4)):
+        raise UserError(f"samples of {shape[2]} channels are no pictures; write them with --npz")
+
+
+def picture(samples: np.ndarray, alpha: bool) -> np.ndarray:
+    """Return bytes of images, on white where their last channel is alpha; points are returned unchanged."""
+    if samples.ndim == 2:
+        return samples
+    if alpha and samples.shape[-1] in (2, 4):
+        return sheet.on_white(sheet.to_bytes(samples))
+    return np.stack([sheet.to_rgb(one) for one in samples])
+
+
+def own_channels(samples: np.ndarray, alpha: bool) -> np.ndarray:
+    """Return bytes of images with the channels that they have, but RGB where a grey one has a value that is none."""
+    broken: Any = not np.isfinite(samples).all()
+    return picture(samples, alpha=False) if broken and not alpha else sheet.to_bytes(samples)
