@@ -17,12 +17,17 @@ from jaxgen.experiment import Experiment
 from jaxgen.learner import Scalars
 from jaxgen.noise import numbered, slerp
 from jaxgen.objective import Density, Generative, Metrics, Objective, Prediction, Predictive
+from jaxgen.parallel import compiler, memory
 from jaxgen.parallel.activations import constrained
 from jaxgen.parallel.mesh import batch_sharding, check_batch, process_rows, put_batch, replicated, with_shardings
 from jaxgen.parallel.rules import shardings
 from jaxgen.pictures.panels import Picture
+from jaxgen.pictures.pixels import to_float
 from jaxgen.state import State
 from jaxgen.typing import Batch, Condition, Spec, Tree
+
+ROUNDING = 0.01  # what a value may exceed 1 by
+LARGE = 1 << 24  # numbers in an image from which on its memory is looked at before the net is called
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,10 +242,59 @@ class Program:
         return self._jit(constrained(self.mesh, self.predictive.forward))
 
     def predict(self, state: State, image: np.ndarray) -> Prediction:
-        """Return what is found in images f32[b h w c] in [-1, 1]."""
-        forward = self.forward.function
+        """Return what is found in images: bytes u8[b h w c], or f32[b h w c] in [-1, 1].
+
+        Raises UserError for an image that is not like the data's, and where the net's answer to a large one would not
+        fit into the memory that is free.
+        """
+        image = self._as_trained(image)
+
+        def forward(x: Any) -> jax.Array:
+            if isinstance(x, jax.core.Tracer):  # asked for its shape only
+                return self.predictive.forward(state, x)
+            x = jnp.asarray(x)
+            if x.size > LARGE:
+                self._check_memory(state, x)
+            return self.forward.function(state, x)
+
         with jax.set_mesh(self.mesh):  # outside, as `predict` may trace what it is given
-            return self.predictive.predict(lambda x: forward(state, jnp.asarray(x)), image)
+            return self.predictive.predict(forward, image)
+
+    def _as_trained(self, image: Any) -> np.ndarray:
+        """Return images as the net learned them.
+
+        Raises UserError for other axes or channels than the data's and, where the data are bytes, for values that are
+        neither bytes nor in [-1, 1].
+        """
+        image = np.asarray(image)
+        shape, dtype = self.data.element["image"]
+        if image.ndim != len(shape) + 1 or image.shape[-1] != shape[-1]:
+            axes = f"h w {shape[-1]}" if len(shape) == 3 else " ".join(map(str, shape))
+            raise UserError(
+                f"images are arrays [b {axes}], not {list(image.shape)}; give several, or one as image[None]"
+            )
+        if dtype != np.uint8:
+            return image
+        if image.dtype == np.uint8:
+            return np.asarray(to_float(jnp.asarray(image)))
+        low, high = float(image.min(initial=0)), float(image.max(initial=0))
+        if not jnp.issubdtype(image.dtype, jnp.floating) or low < -1 - ROUNDING or high > 1 + ROUNDING:
+            raise UserError(
+                f"images of {image.dtype} from {low:g} to {high:g}: give bytes (u8), or floats in [-1, 1], which are "
+                "bytes / 127.5 - 1"
+            )
+        return image
+
+    def _check_memory(self, state: State, x: jax.Array) -> None:
+        """Raise UserError unless the compiled `forward` of an image fits into the memory that is free."""
+        free = memory.free(self.mesh.devices.flat[0])
+        found = self.forward.function.lower(state, x).compile().memory_analysis()
+        needed = 0 if found is None else found.temp_size_in_bytes + found.output_size_in_bytes
+        if free is not None and needed > free:
+            raise UserError(
+                f"an image of {x.shape[1]}x{x.shape[2]} takes the net {needed / 1e9:.1f} GB at once, and "
+                f"{free / 1e9:.1f} GB are free; train with a sliding window, or predict smaller pictures"
+            )
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -248,8 +302,9 @@ class Program:
     def _where(self) -> Tree:
         return jax.tree.map(lambda x: x.sharding, self.shapes)
 
-    def _jit(self, function: Callable[..., Any], **options: Any) -> Any:
-        return OnMesh(self.mesh, jax.jit(function, **options))
+    def _jit(self, function: Callable[..., Any], compiler_options: dict[str, Any] | None = None, **how: Any) -> Any:
+        chosen = compiler.options(self.mesh) | (compiler_options or {})
+        return OnMesh(self.mesh, jax.jit(function, compiler_options=chosen, **how))
 
     def _replicated(self, function: Callable[..., Any]) -> Any:
         return self._jit(constrained(self.mesh, function), out_shardings=replicated(self.mesh))

@@ -106,7 +106,7 @@ def test_data_is_numpy_only():
 
 def test_jit_stays_where_it_belongs():
     uses = {name_of(path) for path in FILES for node in NODES[path] if is_jit(node)}
-    assert uses == {"program", "runs.checkpoints"}
+    assert uses == {"program", "runs.checkpoints", "parallel.compiler"}
 
 
 def is_jit(node: ast.AST) -> bool:

@@ -10,6 +10,7 @@ from jaxgen.data.source import Fakeable, Shape, Source
 from jaxgen.errors import DataNotFound, UserError
 from jaxgen.experiment import Experiment
 from jaxgen.nn.interfaces import Generator
+from jaxgen.objective import Predictive
 
 
 def with_data(experiment: Experiment, shape: Shape | None = None) -> tuple[Experiment, str]:
@@ -28,6 +29,8 @@ def with_data(experiment: Experiment, shape: Shape | None = None) -> tuple[Exper
 def with_fake(experiment: Experiment, shape: Shape | None = None, count: int = 16) -> Experiment:
     """Return the experiment on `count` fake examples to train on, and a quarter as many to test."""
     number = max(1, classes(experiment))
+    if number == 1 and isinstance(experiment.objective, Predictive):
+        number = 2  # which one output tells apart
 
     def fake(pipeline: Pipeline, shape: Shape, count: int) -> Pipeline:
         source = fakeable(pipeline.source).fake(shape, number, count)

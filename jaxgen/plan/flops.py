@@ -14,10 +14,11 @@ def flops(function: Callable[..., Any], *arguments: Any) -> int:
     XLA's own count takes a scan's body once, for any length; this one takes it as often as it runs. Of a cond's
     branches the largest counts; a while loop's body, whose number of trips is not known in advance, counts once.
     """
-    return _of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return of_jaxpr(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
-def _of_jaxpr(jaxpr: Jaxpr) -> int:
+def of_jaxpr(jaxpr: Jaxpr) -> int:
+    """Count as `flops` does."""
     return sum(_of_equation(equation) for equation in jaxpr.eqns)
 
 
@@ -30,10 +31,10 @@ def _of_equation(equation: JaxprEqn) -> int:
     if name == "conv_general_dilated":
         return 2 * _products(equation)
     if name == "cond":
-        return max(_of_jaxpr(branch.jaxpr) for branch in params["branches"])
+        return max(of_jaxpr(branch.jaxpr) for branch in params["branches"])
     inner = [x for x in jax.tree.leaves(list(params.values()), is_leaf=_is_jaxpr) if _is_jaxpr(x)]
     trips = params["length"] if name == "scan" else 1
-    return trips * sum(_of_jaxpr(x.jaxpr if isinstance(x, ClosedJaxpr) else x) for x in inner)
+    return trips * sum(of_jaxpr(x.jaxpr if isinstance(x, ClosedJaxpr) else x) for x in inner)
 
 
 def _shape(variable: Any) -> tuple[int, ...]:

@@ -18,7 +18,7 @@ from jaxgen.experiment import Experiment
 from jaxgen.objective import Generative
 from jaxgen.parallel.mesh import batch_parts, batch_sharding, replicated
 from jaxgen.plan.compile import Compiled, compile_for
-from jaxgen.plan.flops import flops
+from jaxgen.plan.flops import of_jaxpr
 from jaxgen.plan.hlo import unknown_loops
 from jaxgen.plan.roofline import model_flops, speed, step_flops
 from jaxgen.plan.topologies import Topology
@@ -75,7 +75,7 @@ def plan_sampling(experiment: Experiment, data: DataSpec, where: Topology) -> di
     arguments = (program.shapes, None, seed, rows((), jnp.int32), condition, None)
     # Outside the mesh: paths compute their tables while they are traced, and these devices compute nothing.
     draw = program.sample.function
-    operations = flops(draw, *arguments)
+    operations = of_jaxpr(draw.trace(*arguments).jaxpr.jaxpr)
     compiled = compile_for(draw.lower(*arguments), where, thorough=False)
     state = kept(program)
     del state["batch"]

@@ -14,7 +14,7 @@ from jaxgen.objective import Objective
 from jaxgen.plan.chips import Chip
 from jaxgen.plan.collectives import Collective, collectives, memory_traffic
 from jaxgen.plan.compile import Compiled
-from jaxgen.plan.flops import flops
+from jaxgen.plan.flops import of_jaxpr
 from jaxgen.plan.topologies import Topology
 from jaxgen.program import Program
 
@@ -81,7 +81,7 @@ def egress(group: Sequence[Any], chip: Chip, shape: Sequence[int]) -> float:
 def step_flops(program: Program) -> int:
     """Return the FLOPs of one train step on all devices."""
     with jax.set_mesh(program.mesh):
-        return flops(program.step.function, program.shapes, dict(program.spec))
+        return of_jaxpr(program.step.function.trace(program.shapes, dict(program.spec)).jaxpr.jaxpr)
 
 
 def model_flops(program: Program) -> int:

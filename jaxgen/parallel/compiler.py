@@ -1,0 +1,32 @@
+"""What the compiler is told, by platform: settings chosen by measurement, in one place."""
+
+import functools
+import os
+
+import jax
+from jax.sharding import Mesh
+
+YNN = "xla_cpu_experimental_ynn_fusion_type"
+
+# By default XLA:CPU hands convolutions one by one to YNNPACK, products too. The products gain by it; the convolutions
+# of training steps lose, most of all their gradients (benchmarks/results/README.md has the figures).
+CPU = {YNN: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+
+
+def options(mesh: Mesh) -> dict[str, str]:
+    """Return the compiler options for programs on this mesh; {} for all platforms but CPU.
+
+    What the user has set in XLA_FLAGS is left alone, and what this jaxlib does not know is left out.
+    """
+    if mesh.devices.flat[0].platform != "cpu":
+        return {}
+    return {name: value for name, value in CPU.items() if name not in os.environ.get("XLA_FLAGS", "") and _known(name)}
+
+
+@functools.cache
+def _known(name: str) -> bool:
+    try:
+        jax.jit(lambda: 0, compiler_options={name: CPU[name]}).lower().compile()
+    except jax.errors.JaxRuntimeError:  # "No such compile option"
+        return False
+    return True
