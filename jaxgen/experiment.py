@@ -67,6 +67,8 @@ class Experiment:
             members: set[str] = Objective.__protocol_attrs__  # pyrefly: ignore[missing-attribute]
             lacking = ", ".join(sorted(name for name in members if not hasattr(self.objective, name)))
             raise UserError(f"{type(self.objective).__name__} is not an Objective: it lacks {lacking}")
+        if self.objective.microbatches < 1:
+            raise UserError(f"--objective.microbatches is {self.objective.microbatches}; it must be at least 1")
         # One number, one place: an objective's schedules always span the experiment's steps.
         objective: Any = self.objective
         object.__setattr__(self, "objective", dataclasses.replace(objective, total_steps=self.steps))

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from jaxgen.errors import UserError
 from jaxgen.optim.gradients import gradients
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.parallel.activations import over_groups
@@ -52,13 +53,22 @@ class Learner:
     weights: Any = None
     """The weights that it starts from, of `Weights`; None: random ones."""
 
+    def __post_init__(self) -> None:
+        dropout = getattr(self.module, "dropout", 0.0)
+        if isinstance(dropout, int | float) and not 0 <= dropout < 1:
+            raise UserError(f"{type(self.module).__name__}.dropout is {dropout!r}; it must be at least 0 and below 1")
+
     def init(self, key: PRNGKeyArray, *inputs: Any, total_steps: int) -> Net:
-        """Make the Net for inputs of these shapes; collections that are not trained become `stats`."""
+        """Make the Net for inputs of these shapes; collections that are not trained become `stats`.
+
+        Raises UserError where the optimizer does not fit the net or the training's length.
+        """
         variables = self.module.init(key, *inputs, train=False)
         stats = {name: value for name, value in variables.items() if name not in ("params", "aux")}
         params = variables.get("params", {})
         if self.optimizer is None:
             return Net(params=params, stats=stats, opt={}, ema=())
+        self.optimizer.check(total_steps)
         return create(params, stats, self.optimizer.transform(total_steps), len(self.ema))
 
     def train(self, params: Tree, stats: Tree, key: PRNGKeyArray, *inputs: Any) -> tuple[Any, list[Any], Tree]:

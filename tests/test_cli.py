@@ -273,7 +273,9 @@ def test_an_image_that_is_none(capsys, trained, tmp_path):
     text.write_text("no picture")
     out = tmp_path / "out"
     refused(
-        capsys, lambda: cli.main(["predict", str(trained), str(text), "--out", str(out)]), r"text\.png cannot be read"
+        capsys,
+        lambda: cli.main(["predict", str(trained), str(text), "--out", str(out)]),
+        r"text\.png: unreadable image",
     )
     refused(capsys, lambda: cli.main(["predict", str(trained), "none.png", "--out", str(out)]), "no image none.png")
     assert not out.exists()

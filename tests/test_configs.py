@@ -41,7 +41,7 @@ EMBEDDED = re.compile("digits|scenes|toy2d|ring8|grid25")
 LONG = re.compile(
     "r50|resnet50|deeplab|voc_fcn8s|pets_unet|scenes_unet|scenes_fcn16s|scenes_fcn32s|cifar10_edm|edm2|digits_edm|"
     "digits_flow|digits_ddpm|digits_conditional|digits_r3gan|dit_xl2|sit_xl2|cifar10_resnet18|cifar10_stylegan2_ada|"
-    "cifar10_r3gan|ffhq256_r3gan"
+    "cifar10_r3gan|ffhq256_r3gan|pictures_"
 )
 # Too many parameters for a small machine, or minutes to compile on a CPU; test_plan.py compiles them for a TPU.
 HUGE = re.compile("xl2|edm2_s|cifar10_edm|cifar10_r3gan|stylegan2_ada|ffhq256|ade20k|cityscapes|voc")
@@ -183,7 +183,7 @@ def test_without_its_data_it_says_what_to_do(name, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     source = configs.load(CONFIGS[name]).train.source
-    said = r"uv run --extra prepare tfds build" if isinstance(source, Tfds) else "data/"
+    said = r"uv run --extra prepare tfds build" if isinstance(source, Tfds) else "no folder (data/|pictures)|data/"
     with pytest.raises(UserError, match=said):
         source.open()
 

@@ -7,7 +7,15 @@ import pytest
 
 from jaxgen.errors import UserError
 from jaxgen.optim import ema
-from jaxgen.optim.ema import ConstantEma, HalfLifeEma, PowerEma, RampedHalfLifeEma, WarmupEma
+from jaxgen.optim.ema import (
+    ConstantEma,
+    HalfLifeEma,
+    PowerEma,
+    RampedHalfLifeEma,
+    WarmupEma,
+    initial_share,
+    notes,
+)
 
 
 def averaged(kind, weights: np.ndarray) -> np.ndarray:
@@ -18,6 +26,52 @@ def averaged(kind, weights: np.ndarray) -> np.ndarray:
         ema = d * ema + (1 - d) * w
         found.append(ema)
     return np.array(found)
+
+
+@pytest.mark.parametrize("kind", [ConstantEma, WarmupEma])
+@pytest.mark.parametrize("decay", [1.0, 99.99, -0.1, float("nan")])
+def test_a_decay_is_at_least_0_and_below_1(kind, decay):
+    with pytest.raises(UserError, match=rf"{kind.__name__}.decay is {decay}; it must be at least 0 and below 1"):
+        kind(decay=decay)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: HalfLifeEma(steps=-1.0), "HalfLifeEma.steps is -1.0; it must be above 0"),
+        (lambda: HalfLifeEma(steps=1.0, ramp=-0.1), "HalfLifeEma.ramp is -0.1; it must be 0 or more"),
+        (lambda: RampedHalfLifeEma(steps=0.0, until=1.0), "RampedHalfLifeEma.steps is 0.0; it must be above 0"),
+        (lambda: RampedHalfLifeEma(steps=1.0, until=0.0), "RampedHalfLifeEma.until is 0.0; it must be a number of"),
+    ],
+)
+def test_half_lives_out_of_range_are_refused(make, said):
+    with pytest.raises(UserError, match=said):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("ema", "steps", "share"),
+    [
+        (ConstantEma(decay=0.9999), 300, 0.9999**300),
+        (ConstantEma(decay=0.0), 3, 0.0),
+        (WarmupEma(decay=0.5), 3, 1 / 10 * 2 / 11 * 3 / 12),
+        (HalfLifeEma(steps=50.0, ramp=0.0), 100, 1 / 4),
+        (HalfLifeEma(steps=50.0), 100, 0.0),
+        (PowerEma(width=0.1), 100, 0.0),
+    ],
+    ids=str,
+)
+def test_what_stays_of_the_first_weights_is_the_product_of_the_decays(ema, steps, share):
+    assert initial_share(ema, steps) == pytest.approx(share, rel=1e-4)
+
+
+def test_an_average_that_hardly_leaves_the_first_weights_is_named():
+    emas = (WarmupEma(decay=0.999), ConstantEma(decay=0.9999))
+    assert notes("net", emas, 300) == [
+        "note: after 300 steps, the net's ConstantEma(decay=0.9999) is still 97% the weights that it began with; "
+        "train longer, lower the decay, or use WarmupEma"
+    ]
+    assert notes("net", emas, 100_000) == []
 
 
 def test_warm_decay_rises_to_the_decay():

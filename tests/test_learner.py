@@ -10,7 +10,9 @@ import optax
 import pytest
 
 from jaxgen import tree
+from jaxgen.errors import UserError
 from jaxgen.learner import Learner, first_state, joint_step
+from jaxgen.models.cnn import Cnn
 from jaxgen.optim.ema import ConstantEma
 from jaxgen.optim.optimizer import Optimizer, Sgd
 from jaxgen.optim.schedules import Constant
@@ -67,6 +69,15 @@ def test_a_frozen_net_stands_still_in_every_way(microbatches):
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), before.nets["net"].stats, after.nets["net"].stats)
     assert any(jax.tree.leaves(moved))
     assert tree.digest(after.nets["net"].params) != tree.digest(before.nets["net"].params)
+
+
+def test_a_learner_is_not_made_with_a_rate_below_0_or_with_dropout_in_percent(key):
+    backwards = Learner(module=Normed(features=2), optimizer=Optimizer(learning_rate=Constant(value=-0.1)))
+    with pytest.raises(UserError, match=r"learning_rate must be 0 or more throughout; .* has -0.1"):
+        backwards.init(key, jnp.zeros((1, 2)), total_steps=3)
+    for dropout in (20.0, 1.0, -0.1):
+        with pytest.raises(UserError, match=f"Cnn.dropout is {dropout}; it must be at least 0 and below 1"):
+            Learner(module=Cnn(classes=2, dropout=dropout))
 
 
 def test_the_same_net_with_an_optimizer_moves():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import pathlib
 
 import jax
@@ -171,6 +172,22 @@ def test_four_devices_find_what_one_finds() -> None:
     mean = jax.jit(lambda x, y: [loss(x, y).mean() for loss in (CrossEntropy(), Dice(), CrossEntropy(keep=0.3))])
     spread = mean(jax.device_put(logits, devices), jax.device_put(mask, devices))
     np.testing.assert_allclose(spread, mean(jnp.asarray(logits), jnp.asarray(mask)), rtol=1e-5)
+
+
+@every_loss
+def test_the_mean_over_equal_parts_is_the_loss_of_the_batch(loss: Loss) -> None:
+    logits, mask = map(jnp.asarray, random_case(21, b=4))
+    # From none to all of a mask is ignored, so that no two parts have the same mass.
+    mask = jnp.where(jnp.arange(42).reshape(1, 7, 6) < jnp.array([0, 9, 30, 42]).reshape(4, 1, 1), IGNORE, mask)
+
+    def mean(logits: jax.Array) -> jax.Array:
+        each = zip(jnp.split(logits, 2), jnp.split(mask, 2), strict=True)
+        return jnp.stack([loss(x, y, mask).mean() for x, y in each]).mean()
+
+    found, grad = jax.value_and_grad(mean)(logits)
+    cost, slope = value_and_grad(loss, logits, mask)
+    assert float(found) == pytest.approx(cost, rel=1e-5)
+    np.testing.assert_allclose(grad, slope, rtol=1e-4, atol=1e-7)
 
 
 @with_goldens
@@ -364,9 +381,28 @@ def test_mistakes_are_named() -> None:
         lambda: CrossEntropy(smoothing=1.0),
         lambda: Focal(gamma=-1.0),
         lambda: Tversky(alpha=-0.1),
+        lambda: Sum(terms=()),
+        lambda: Sum(terms=((-1.0, Dice()),)),
     ):
         with pytest.raises(UserError):
             make()
+
+
+@pytest.mark.parametrize("weights", [(1.0, -1.0), (0.0, 0.0), (1.0, float("nan")), (1.0, float("inf"))], ids=str)
+@pytest.mark.parametrize("kind", [CrossEntropy, Focal])
+def test_class_weights_are_numbers_of_which_some_count(kind, weights) -> None:
+    with pytest.raises(UserError, match=r"class_weights is .*; it must be one number for each class, each 0 or more"):
+        kind(class_weights=weights)
+
+
+def test_the_hardest_pixels_are_divided_by_their_share_of_all_weights() -> None:
+    logits = pixels((0, 4), (0, 2), (0, 1), (3, 0))
+    ce = [math.log1p(math.exp(x)) for x in (4, 2, 1, -3)]  # of class 0
+    # Two of four pixels are kept, the hardest ones; the weights are 3 for class 0.
+    hard = CrossEntropy(keep=0.5, class_weights=(3.0, 1.0))
+    assert value(hard, logits, row(0, 0, 0, 0)) == pytest.approx((ce[0] + ce[1]) / 2, rel=1e-5)
+    # The second is class 1, and its cost ln(1 + exp(-2)): the first and third are kept, of weights 3 + 1 + 3 + 3.
+    assert value(hard, logits, row(0, 1, 0, 0)) == pytest.approx(3 * (ce[0] + ce[2]) / (0.5 * 10), rel=1e-5)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,17 @@ import pytest
 from golden.make_losses import CLASSES, SIZES, case
 
 from jaxgen.errors import UserError
-from jaxgen.metrics.accumulators import Confusion, Mean, merge, predicted, results, table, topk_correct, widen
+from jaxgen.metrics.accumulators import (
+    Confusion,
+    Mean,
+    class_logits,
+    merge,
+    predicted,
+    results,
+    table,
+    topk_correct,
+    widen,
+)
 from jaxgen.typing import IGNORE
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "golden" / "losses.npz")
@@ -200,14 +210,39 @@ def test_results_are_json_and_print_as_a_table() -> None:
         results({"one": sums["confusion"], "miou": Mean(1.0, 1)}, ("background", "b", "c", "d"))
 
 
+def test_the_table_of_wide_names_keeps_its_columns() -> None:
+    names = ("sky", "猫と犬", "cafe\u0301")  # 3, 6 and 4 cells of a terminal, 3, 3 and 5 characters
+    lines = table(count(np.array([[0, 1, 2]]), np.array([[0, 1, 2]]), 3).result(names))
+    assert [line.removeprefix(name) for name, line in zip(names, lines[1:4], strict=True)] == [
+        " " * blank + "   1.0000   1.0000   1.0000            1" for blank in (3, 0, 2)
+    ]
+
+
 def test_top_k() -> None:
     logits = jnp.asarray([[3.0, 2.0, 1.0, 0.0]] * 4 + [[1.0, 1.0, 1.0, 1.0]])
     labels = jnp.asarray([0, 1, 2, 3, 0])
-    for k, expected in ((1, [1, 0, 0, 0, 0]), (2, [1, 1, 0, 0, 0]), (3, [1, 1, 1, 0, 0]), (4, [1] * 5), (9, [1] * 5)):
+    for k, expected in ((1, [1, 0, 0, 0, 1]), (2, [1, 1, 0, 0, 1]), (3, [1, 1, 1, 0, 1]), (4, [1] * 5), (9, [1] * 5)):
         np.testing.assert_array_equal(topk_correct(logits, labels, k), expected)
     nothing = jnp.full((1, 4), jnp.nan)
     assert float(topk_correct(nothing, jnp.asarray([0]), 3)[0]) == 0
     assert float(topk_correct(logits[:1], jnp.asarray([255]), 3)[0]) == 0
+
+
+def test_equal_logits_are_ranked_as_they_are_predicted() -> None:
+    rng = np.random.default_rng(7)
+    logits = jnp.asarray(rng.integers(0, 3, (200, 6)), jnp.float32)  # ties everywhere
+    labels = jnp.asarray(rng.integers(0, 6, 200))
+    np.testing.assert_array_equal(topk_correct(logits, labels, 1), predicted(logits) == labels)
+    for k in (2, 5):
+        likeliest = jax.lax.top_k(logits, k)[1]  # the first of equals comes first
+        np.testing.assert_array_equal(topk_correct(logits, labels, k), (likeliest == labels[:, None]).any(1))
+
+
+def test_one_logit_is_two() -> None:
+    one = jnp.asarray([[-1.5], [0.25]], jnp.bfloat16)
+    assert class_logits(one).tolist() == [[0.0, -1.5], [0.0, 0.25]]
+    assert class_logits(one).dtype == jnp.float32
+    assert class_logits(jnp.asarray([[1.0, 2.0, 3.0]])).tolist() == [[1.0, 2.0, 3.0]]
 
 
 def test_the_predicted_class() -> None:

@@ -10,7 +10,7 @@ from jaxgen import state, tree
 from jaxgen.errors import UserError
 from jaxgen.optim.gradients import gradients
 from jaxgen.optim.optimizer import Adam, Optimizer, RampedAdam, Sgd
-from jaxgen.optim.schedules import Constant, Cosine, CosineRamp, InverseSqrt, Poly
+from jaxgen.optim.schedules import Constant, Cosine, CosineRamp, InverseSqrt, Poly, check_schedule
 
 PARAMS = {"conv": {"kernel": jnp.array([1.0, -2.0]), "bias": jnp.array([0.5])}}
 GRADS = {"conv": {"kernel": jnp.array([3.0, 4.0]), "bias": jnp.array([0.0])}}
@@ -49,6 +49,51 @@ def one_update(optimizer: Optimizer, steps: int = 10):
 )
 def test_schedules_pass_through_known_points(schedule, at, expected):
     np.testing.assert_allclose(schedule.over(100)(at), expected, rtol=1e-5)
+
+
+SHARE = "a share of the training, 0 to 1: for 500 of 1000 steps write 0.5"
+SCHEDULE = r"it must be a schedule, such as Constant\(value=0.001\)"
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Cosine(peak=1.0, warmup=500.0), f"Cosine.warmup is 500.0; it must be {SHARE}"),
+        (lambda: Cosine(peak=1.0, warmup=-0.1), "Cosine.warmup is -0.1"),
+        (lambda: Cosine(peak=1.0, end_factor=-1.0), "Cosine.end_factor is -1.0; it must be 0 or more"),
+        (lambda: Poly(peak=1.0, warmup=100.0), f"Poly.warmup is 100.0; it must be {SHARE}"),
+        (lambda: Poly(peak=1.0, power=0.0), "Poly.power is 0.0; it must be above 0"),
+        (lambda: CosineRamp(first=1.0, last=0.0, until=100.0), f"CosineRamp.until is 100.0; it must be {SHARE}"),
+        (lambda: InverseSqrt(peak=1.0, hold=0), "InverseSqrt.hold is 0; it must be a number of steps, at least 1"),
+        (lambda: InverseSqrt(peak=1.0, hold=1, warmup=-1), "InverseSqrt.warmup is -1"),
+        (lambda: Adam(b1=9.0), "Adam.b1 is 9.0; it must be at least 0 and below 1"),
+        (lambda: Adam(b2=1.0), "Adam.b2 is 1.0"),
+        (lambda: Adam(eps=-1.0), "Adam.eps is -1.0"),
+        (lambda: RampedAdam(b1=-0.1), "RampedAdam.b1 is -0.1"),
+        (lambda: Sgd(momentum=1.5), "Sgd.momentum is 1.5; it must be at least 0 and below 1"),
+        (lambda: check_schedule(optimizer(), "learning_rate", 1e-3), f"Optimizer.learning_rate is 0.001; {SCHEDULE}"),
+        (lambda: optimizer(clip=0.0), "Optimizer.clip is 0.0; it must be above 0, or None"),
+        (lambda: optimizer(clip=-1.0), "Optimizer.clip is -1.0"),
+        (lambda: optimizer(weight_decay=-1.0), "Optimizer.weight_decay is -1.0; it must be 0 or more"),
+        (lambda: optimizer(weight_decay=float("nan")), "Optimizer.weight_decay is nan"),
+        (lambda: optimizer(lr_multipliers=(("kernel", -1.0),)), "Optimizer.lr_multipliers is .* a factor of 0 or more"),
+        (lambda: optimizer(weight_decay_mask="*.kernel"), r"'\*.kernel' is no regular expression"),
+    ],
+)
+def test_values_out_of_range_are_refused_when_they_are_made(make, said):
+    with pytest.raises(UserError, match=said) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+def optimizer(**fields) -> Optimizer:
+    return Optimizer(learning_rate=Constant(value=0.1), **fields)
+
+
+@pytest.mark.parametrize("rate", [Constant(value=-0.1), CosineRamp(first=1.0, last=-1.0), Poly(peak=-1.0)], ids=str)
+def test_a_learning_rate_below_0_is_refused_before_the_first_step(rate):
+    with pytest.raises(UserError, match="learning_rate must be 0 or more throughout"):
+        Optimizer(learning_rate=rate).check(10)
 
 
 def test_momentum_decays_through_the_gradient_and_adam_beside_it():
@@ -106,6 +151,13 @@ def test_multipliers_scale_and_freeze_by_path():
     np.testing.assert_allclose(one_update(slow)["conv"]["kernel"], [-0.3, -0.4], rtol=1e-6)
     frozen = Optimizer(learning_rate=Constant(value=1.0), weight_decay=1.0, lr_multipliers=((r"conv/kernel", 0.0),))
     assert not one_update(frozen)["conv"]["kernel"].any()
+
+
+def test_weight_decay_that_finds_nothing_is_named():
+    lost = optimizer(weight_decay=0.5, weight_decay_mask="weight$")
+    with pytest.raises(UserError, match=r"optimizer.weight_decay_mask: 'weight\$' finds no parameter.*conv/bias"):
+        lost.transform(1).init(PARAMS)
+    optimizer(weight_decay=0.0, weight_decay_mask="weight$").transform(1).init(PARAMS)  # nothing to be placed
 
 
 def test_a_multiplier_that_finds_nothing_is_named():

@@ -12,8 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small
 from processes import ROOT
 
+from jaxgen import evaluation
 from jaxgen.config import codec, files
 from jaxgen.data.digits import Digits
 from jaxgen.data.mixture import GridOfGaussians, Ring, Spiral
@@ -30,6 +32,8 @@ from jaxgen.metrics.likelihood import Likelihood
 from jaxgen.metrics.modes import Modes
 from jaxgen.metrics.view import Metric, Samples, as_shown
 from jaxgen.pictures.pixels import to_float
+from jaxgen.program import Program
+from jaxgen.sampling import balanced, proportional, spread
 
 
 @dataclasses.dataclass
@@ -42,7 +46,7 @@ class Given:
     classes: tuple[str, ...] = DIGITS
     protocol: dict[str, Any] = dataclasses.field(default_factory=lambda: {"seed": 3})
 
-    def samples(self, n: int) -> Samples:
+    def samples(self, n: int, like: str | None = None) -> Samples:
         return first(self.generated, n)
 
     def rows(self, split: Literal["train", "test"]) -> Samples:
@@ -150,6 +154,7 @@ def test_repeating_the_training_data_scores_the_baseline_and_no_better() -> None
         "fd_digits_cnn": {
             "features": "digits_cnn",
             "samples": 1437,
+            "labels": "as in test",
             "reference": "test",
             "reference_samples": 360,
             "floor_samples": 1437,
@@ -174,8 +179,9 @@ def test_the_other_reference_swaps_the_splits() -> None:
     pixels = Distribution(features=Pixels(), samples=300, reference="train", kid_size=100, kid_subsets=7)
     found = pixels.measure(digits(real(TEST)))
     assert found["protocol"]["fd_pixels"] | {"neighbours": 5} == {
-        "features": "pixels", "samples": 300, "reference": "train", "reference_samples": 1437, "floor_samples": 300,
-        "rounded_to_bits": 8, "neighbours": 5, "kid": "7 subsets of 100",
+        "features": "pixels", "samples": 300, "labels": "as in train", "reference": "train",
+        "reference_samples": 1437, "floor_samples": 300, "rounded_to_bits": 8, "neighbours": 5,
+        "kid": "7 subsets of 100",
     }  # fmt: skip
 
 
@@ -188,6 +194,65 @@ def test_the_baseline_of_few_samples_is_drawn_from_all_of_the_split() -> None:
     assert found["protocol"]["fd_digits_cnn"]["floor_samples"] == 100
     assert found["fd_digits_cnn_floor"] < found["fd_digits_cnn"] / 5
     assert found["recall_floor"] > 0.5 > found["recall"]
+
+
+@dataclasses.dataclass
+class Perfect(Given):
+    """A view of a generator that is asked for classes and gives each exactly, of data with classes 9 to 1."""
+
+    def samples(self, n: int, like: str | None = None) -> Samples:
+        asked = balanced(np.arange(n), 2) if like is None else proportional(self.rows(like).label, n)
+        return points(asked, 9)
+
+
+def points(label: np.ndarray, seed: int) -> Samples:
+    spread = np.random.default_rng(seed).normal(size=(len(label), 2))
+    return Samples((np.where(label[:, None] == 0, -0.5, 0.5) + 0.05 * spread).astype(np.float32), label)
+
+
+def test_a_perfect_generator_of_uneven_classes_scores_the_baseline() -> None:
+    nine_to_one = (np.arange(1000) % 10 == 0).astype(np.int32)
+    train, test = points(nine_to_one, 3), points(nine_to_one, 4)
+    view = Perfect(train, train, test, classes=("a", "b"))
+    found = Distribution(features=Pixels(), samples=1000).measure(view)
+    assert found["fd_pixels"] < 5e-4  # classes in turn: 0.4
+    assert found["protocol"]["fd_pixels"]["labels"] == "as in test"
+
+
+def test_samples_like_a_split_have_its_classes_as_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = small.diffusion()
+    program = Program.of(experiment)
+    asked = []
+
+    def draw(*args: Any, condition: dict[str, np.ndarray], **how: Any) -> np.ndarray:
+        asked.append(condition["label"])
+        return np.zeros((len(condition["label"]), 1), np.float32)
+
+    monkeypatch.setattr(evaluation, "draw", draw)
+    opened = experiment.train.source.open()
+    rare = [i for i in range(len(opened)) if opened[i]["label"] == 0][:1]
+    common = [i for i in range(len(opened)) if opened[i]["label"] == 1]
+    uneven = evaluation._Part(opened, np.array(rare + common))
+    view = evaluation.SampleEvaluator(program, program.shapes, opened, uneven)
+    n = 10 * len(uneven)
+    assert np.bincount(view.samples(n, like="test").label).tolist() == [10, 10 * len(common)]
+    assert view.samples(8).label.tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
+    labels = [int(opened[i]["label"]) for i in range(len(opened))]
+    whole = view.samples(len(opened), like="train").label
+    assert np.bincount(whole).tolist() == np.bincount(labels).tolist()
+    assert [len(label) for label in asked] == [n, 8, len(opened)]
+
+
+@pytest.mark.parametrize("n", [1000, 100, 64, 2500])
+def test_labels_are_asked_for_in_their_proportions_and_every_order_of_the_data(n: int) -> None:
+    shares = np.array([0.6, 0.3, 0.09, 0.01])
+    labels = np.repeat(np.arange(4), (shares * 1000).astype(int)).astype(np.int32)  # sorted by class, as folders are
+    asked = proportional(labels, n)
+    assert (asked.dtype, len(asked)) == (np.int32, n)
+    assert np.abs(np.bincount(asked, minlength=4) - shares * n).max() <= 1
+    assert np.array_equal(proportional(labels[::-1], n), asked)
+    assert len(set(asked[: n // 4].tolist())) > 1
+    assert np.array_equal(np.sort(spread(7, 7)), np.arange(7))
 
 
 def test_steps_finer_than_a_file_holds_change_nothing() -> None:

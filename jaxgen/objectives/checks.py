@@ -25,6 +25,11 @@ def check_labels(name: str, net_classes: int, spec: Spec, classes: tuple[str, ..
 
 def check_outputs(module: nn.Module, spec: Spec, classes: tuple[str, ...]) -> None:
     """Raise UserError unless the net has one output for each class, or a single one for two."""
+    if len(classes) < 2:
+        raise UserError(
+            f"the data have {len(classes) or 'no'} class{'' if classes else 'es'} ({', '.join(classes)}), from which "
+            "nothing can be told apart; name two or more, such as ('background', 'object')"
+        )
     image = jax.eval_shape(lambda: blank(spec))
     logits, _ = jax.eval_shape(lambda x: module.init_with_output(jax.random.key(0), x, train=False), image)
     if logits.shape[-1] != len(classes) and (logits.shape[-1], len(classes)) != (1, 2):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from jaxgen.diffusion.sampling import Sampling
 from jaxgen.diffusion.sampling_schedules import Rho
 from jaxgen.diffusion.solvers import Trajectory
 from jaxgen.diffusion.weighting import Unweighted, Weighting
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, check_field
 from jaxgen.learner import Learner, Scalars, blank, first_state, joint_step
 from jaxgen.metrics.accumulators import Mean
 from jaxgen.nn.conditioning import one_hot
@@ -66,14 +67,23 @@ class Diffusion:
     """Previews show side × side samples."""
     total_steps: TotalSteps = 1
 
+    def __post_init__(self) -> None:
+        check_field(self, "label_dropout", 0 <= self.label_dropout <= 1, "a share of the labels, 0 to 1")
+        check_field(self, "side", self.side >= 1, "at least 1")
+
     @property
     def learners(self) -> Mapping[str, Learner]:
-        """The denoiser, and the weighting where it learns; what acts on paths is meant for the denoiser's weights."""
+        """The denoiser, and the weighting where it learns; what acts on paths is meant for the denoiser's weights.
+
+        Weight decay acts on the weighting too, unless `weight_decay_mask` is for weights of other names.
+        """
         own = self.weighting.module()
         if own is None:
             return {"net": self.net}
         optimizer = self.net.optimizer
         plain = optimizer and dataclasses.replace(optimizer, forced_weight_norm="", lr_multipliers=())
+        if plain and not re.search(plain.weight_decay_mask, "kernel"):
+            plain = dataclasses.replace(plain, weight_decay=0.0)
         return {"net": self.net, "weighting": Learner(module=own, optimizer=plain, ema=self.net.ema)}
 
     @property

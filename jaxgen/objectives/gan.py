@@ -206,6 +206,8 @@ class Gan:
         noise = self.noise(keys, real.shape[1:])
         condition = {"label": jnp.arange(n) % self.side % self.classes} if self.classes else {}
         samples = self.generate(state, noise, keys, condition)
+        if real.ndim == 2 and real.shape[1] != 2:  # the discriminator has no opinion of a plane to draw
+            return {"samples": previews.grid(samples, self.side)}
         if real.ndim == 2:
             return {"samples": self._landscape(state, real, samples)}
         sample = functools.partial(self._sample, state)

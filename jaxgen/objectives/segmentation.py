@@ -1,13 +1,16 @@
 """Segmentation: an image of any size in, an H×W×N map of logits out."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxgen.errors import UserError
+from jaxgen.data.source import check_mask_classes
+from jaxgen.errors import UserError, check_field
 from jaxgen.learner import Learner, Scalars, blank, first_state, joint_step
 from jaxgen.metrics.accumulators import Confusion, Mean, predicted
 from jaxgen.nn.interfaces import Segmenter, require
@@ -40,6 +43,9 @@ class Segmentation:
     as devices for each device's share."""
     total_steps: TotalSteps = 1
 
+    def __post_init__(self) -> None:
+        check_field(self, "aux_weight", 0 <= self.aux_weight < math.inf, "0 or more")
+
     @property
     def learners(self) -> Mapping[str, Learner]:
         return {"net": self.net}
@@ -49,12 +55,15 @@ class Segmentation:
         return 1
 
     def check(self, spec: Spec, classes: tuple[str, ...]) -> None:
-        """Raise UserError unless the batch has masks and the net one output for each class."""
+        """Raise UserError unless the batch has masks, and net and loss fit their classes."""
         if "mask" not in spec:
             raise UserError(f"segmentation needs a mask with each image; the data has {', '.join(spec)}")
+        check_mask_classes(len(classes))
         require(self.net.module, Segmenter, "net")
         check_groups(spec, self.microbatches, self.norm_groups)
         check_outputs(self.net.module, spec, classes)
+        pixel, mask = jnp.zeros((1, 1, 1, len(classes))), jnp.zeros((1, 1, 1), jnp.int32)
+        jax.eval_shape(self.loss, pixel, mask)  # the loss refuses class weights that do not fit
 
     def init(self, key: PRNGKeyArray, spec: Spec) -> State:
         """Make the first state."""
@@ -63,27 +72,33 @@ class Segmentation:
     def step(self, state: State, batch: Batch, key: PRNGKeyArray) -> tuple[State, Scalars]:
         """Make one update."""
 
-        def loss(params: Tree, stats: Tree, batch: Batch, key: PRNGKeyArray) -> tuple[Array, tuple[Tree, Scalars]]:
-            mask = batch["mask"].astype(jnp.int32)
-            image = to_float(batch["image"])
+        whole = batch["mask"].astype(jnp.int32)
+        counted = jnp.maximum((whole != IGNORE).sum(), 1)
+
+        def loss(params: Tree, stats: Tree, part: Batch, key: PRNGKeyArray) -> tuple[Array, tuple[Tree, Scalars]]:
+            mask = part["mask"].astype(jnp.int32)
+            image = to_float(part["image"])
             logits, aux, moved = self.net.train_in_groups(params["net"], stats["net"], key, image, self.norm_groups)
-            value = self.loss(logits, mask).mean()
+            value = self.loss(logits, mask, whole).mean()
             for other in aux:
-                value += self.aux_weight * self.loss(other, mask).mean()
-            right = ((predicted(logits) == mask) & (mask != IGNORE)).sum() / jnp.maximum((mask != IGNORE).sum(), 1)
-            return value, ({"net": moved}, {"pixel_accuracy": right})
+                value += self.aux_weight * self.loss(other, mask, whole).mean()
+            right = ((predicted(logits) == mask) & (mask != IGNORE)).sum() * (len(whole) / len(mask))
+            return value, ({"net": moved}, {"pixel_accuracy": right / counted})
 
         return joint_step(
             self.learners, state, batch, key, loss, total_steps=self.total_steps, microbatches=self.microbatches
         )
 
     def evaluate(self, state: State, batch: Batch, key: PRNGKeyArray) -> Metrics:
-        """Count which class was predicted for which over the valid rows' pixels, and sum the rows' losses."""
+        """Count which class was predicted for which over the valid rows' pixels, and sum the rows' losses.
+
+        A row whose pixels are all ignored has no loss.
+        """
         logits = self._logits(state, to_float(batch["image"]))
         mask = batch["mask"].astype(jnp.int32)
         return {
             "confusion": Confusion.of(predicted(logits), mask, batch["valid"], max(logits.shape[-1], 2)),
-            "loss": Mean.of(per_image(self.loss, logits, mask), batch["valid"]),
+            "loss": Mean.of(per_image(self.loss, logits, mask), batch["valid"] & (mask != IGNORE).any((1, 2))),
         }
 
     def preview(self, state: State, batch: Batch, key: PRNGKeyArray) -> dict[str, Panels]:
@@ -96,16 +111,16 @@ class Segmentation:
         return {"masks": Panels(images=jnp.stack(rows), titles=("image", "truth", "prediction"))}
 
     def any_size(self) -> bool:
-        """Return True: a mask has its image's size."""
+        """Return True: logits have their image's size."""
         return True
 
     def forward(self, state: State, image: Float[Array, "b h w c"]) -> Float[Array, "b h w n"]:
         """Return the net's logits for images in [-1, 1], as `inference` may ask for them."""
-        return self.net.infer(state.nets["net"], image)
+        return self.net.infer(state.nets["net"], image).astype(jnp.float32)
 
     def predict(self, forward: Forward, image: np.ndarray) -> Mask:
-        """Return the masks of images f32[b h w c] in [-1, 1]."""
-        return Mask(ids=predicted(jnp.asarray(self.inference.on_host(forward, image))))
+        """Return the logits of images f32[b h w c] in [-1, 1], found as in evaluation."""
+        return Mask(logits=self.inference.on_host(forward, image))
 
     def _logits(self, state: State, image: Float[Array, "b h w c"]) -> Float[Array, "b h w n"]:
         return self.inference.apply(lambda x: self.forward(state, x), image)

@@ -1,14 +1,18 @@
 """Moving averages of weights as values, and the reconstruction of averages that nobody kept while training."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, check_field
+
+UNFORGOTTEN = 0.05  # share of the first weights in the last average from which on it is worth a note
 
 
 @runtime_checkable
@@ -25,6 +29,10 @@ class ConstantEma:
     """The same decay at every step."""
 
     decay: float
+    """Share of the average that stays at each step, at least 0 and below 1."""
+
+    def __post_init__(self) -> None:
+        check_field(self, "decay", 0 <= self.decay < 1, "at least 0 and below 1")
 
     def decay_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
         return jnp.float32(self.decay)
@@ -38,6 +46,10 @@ class WarmupEma:
     """
 
     decay: float
+    """Its final value, at least 0 and below 1."""
+
+    def __post_init__(self) -> None:
+        check_field(self, "decay", 0 <= self.decay < 1, "at least 0 and below 1")
 
     def decay_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
         return jnp.minimum(self.decay, (1.0 + step) / (10.0 + step))
@@ -53,6 +65,11 @@ class HalfLifeEma:
     steps: float
     """Half-life in steps: images of half-life / batch size."""
     ramp: float = 0.05
+    """The half-life is at most this share of the steps so far; 0 sets no such bound."""
+
+    def __post_init__(self) -> None:
+        check_field(self, "steps", 0 < self.steps < math.inf, "above 0")
+        check_field(self, "ramp", 0 <= self.ramp < math.inf, "0 or more")
 
     def decay_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
         life = jnp.minimum(self.steps, self.ramp * step) if self.ramp else self.steps
@@ -67,6 +84,10 @@ class RampedHalfLifeEma:
     """Half-life in steps at last: images of half-life / batch size."""
     until: float
     """Step at which it is reached."""
+
+    def __post_init__(self) -> None:
+        check_field(self, "steps", 0 < self.steps < math.inf, "above 0")
+        check_field(self, "until", 0 < self.until < math.inf, "a number of steps above 0")
 
     def decay_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
         life = self.steps * (0.5 - 0.5 * jnp.cos(jnp.pi * jnp.minimum(step / self.until, 1.0)))
@@ -89,6 +110,23 @@ class PowerEma:
     def decay_at(self, step: Int[Array, ""]) -> Float[Array, ""]:
         # float32 tells 1 - 1/t from 1 up to ten million steps.
         return (1.0 - 1.0 / (step + 1.0)) ** (exponent(self.width) + 1.0)
+
+
+def initial_share(ema: Ema, steps: int) -> float:
+    """Return how much of the average after so many steps is still the weights that it began with, 0 to 1."""
+    with np.errstate(divide="ignore"):  # a decay of 0 forgets all
+        return float(np.exp(np.log(np.asarray(jax.vmap(ema.decay_at)(jnp.arange(steps)), np.float64)).sum()))
+
+
+def notes(net: str, emas: Sequence[Ema], steps: int) -> list[str]:
+    """Return what to say, before the first of so many steps, of averages that will hardly leave their first weights."""
+    shares = [(ema, initial_share(ema, steps)) for ema in emas]
+    return [
+        f"note: after {steps} steps, the {net}'s {ema} is still {share:.0%} the weights that it began with; "
+        "train longer, lower the decay, or use WarmupEma"
+        for ema, share in shares
+        if share > UNFORGOTTEN
+    ]
 
 
 def exponent(width: float) -> float:

@@ -1,15 +1,19 @@
 """Optimizers and schedules as values: an experiment names them, `transform` turns them into optax."""
 
 import dataclasses
+import math
 import re
 from typing import Protocol, runtime_checkable
 
 import optax
 
 from jaxgen import tree
-from jaxgen.optim.schedules import CosineRamp, Schedule
-from jaxgen.optim.transforms import force_weight_norm, scale_by_path
+from jaxgen.errors import UserError, check_field
+from jaxgen.optim.schedules import CosineRamp, Schedule, check_schedule, lowest
+from jaxgen.optim.transforms import check_found, force_weight_norm, scale_by_path
 from jaxgen.typing import Tree
+
+SHARE = "at least 0 and below 1"
 
 
 @runtime_checkable
@@ -24,7 +28,11 @@ class Sgd:
     """Stochastic gradient descent with momentum; weight decay joins the gradient, as an L2 term does."""
 
     momentum: float = 0.9
+    """At least 0 and below 1."""
     nesterov: bool = False
+
+    def __post_init__(self) -> None:
+        check_field(self, "momentum", 0 <= self.momentum < 1, SHARE)
 
     def direction(self, decay: optax.GradientTransformation, steps: int) -> optax.GradientTransformation:
         del steps
@@ -39,6 +47,11 @@ class Adam:
     b2: float = 0.999
     eps: float = 1e-8
 
+    def __post_init__(self) -> None:
+        check_field(self, "b1", 0 <= self.b1 < 1, SHARE)
+        check_field(self, "b2", 0 <= self.b2 < 1, SHARE)
+        check_field(self, "eps", 0 <= self.eps < math.inf, "0 or more")
+
     def direction(self, decay: optax.GradientTransformation, steps: int) -> optax.GradientTransformation:
         del steps
         return optax.chain(optax.scale_by_adam(self.b1, self.b2, self.eps), decay)
@@ -51,6 +64,11 @@ class RampedAdam:
     b1: float = 0.0
     b2: Schedule = CosineRamp(first=0.9, last=0.99, until=0.1)
     eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        check_field(self, "b1", 0 <= self.b1 < 1, SHARE)
+        check_schedule(self, "b2", self.b2)
+        check_field(self, "eps", 0 <= self.eps < math.inf, "0 or more")
 
     def direction(self, decay: optax.GradientTransformation, steps: int) -> optax.GradientTransformation:
         scale = optax.inject_hyperparams(optax.scale_by_adam, static_args=("b1", "eps"))
@@ -74,15 +92,38 @@ class Optimizer:
     lr_multipliers: tuple[tuple[str, float], ...] = ()
     """(regular expression, factor) pairs: the first that finds a path scales that parameter's learning rate."""
 
+    def __post_init__(self) -> None:
+        check_schedule(self, "learning_rate", self.learning_rate)
+        clipped = self.clip is None or self.clip > 0
+        check_field(self, "clip", clipped, "above 0, or None, which leaves the gradient alone")
+        check_field(self, "weight_decay", 0 <= self.weight_decay < math.inf, "0 or more")
+        factors = [factor for _, factor in self.lr_multipliers]
+        positive = all(0 <= factor < math.inf for factor in factors)
+        check_field(self, "lr_multipliers", positive, "pairs of an expression and a factor of 0 or more")
+        for pattern in (self.weight_decay_mask, self.forced_weight_norm, *(p for p, _ in self.lr_multipliers)):
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise UserError(f"Optimizer: {pattern!r} is no regular expression: {error}") from error
+
+    def check(self, steps: int) -> None:
+        """Raise UserError for a learning rate that is negative somewhere in a training of so many steps."""
+        if not (least := lowest(self.learning_rate, steps)) >= 0:
+            raise UserError(
+                f"Optimizer.learning_rate must be 0 or more throughout; {self.learning_rate} has {least:.3g}"
+            )
+
     def transform(self, steps: int) -> optax.GradientTransformation:
         """Build the optax chain for a training of `steps` steps.
 
-        Raises UserError at init if an expression in `lr_multipliers` or `forced_weight_norm` finds no parameter.
+        Raises UserError at init if an expression in `weight_decay_mask` (where there is weight decay),
+        `lr_multipliers` or `forced_weight_norm` finds no parameter.
         """
         parts = [] if self.clip is None else [optax.clip_by_global_norm(self.clip)]
         if self.weight_decay:
 
             def mask(params: Tree) -> Tree:
+                check_found("weight_decay_mask", self.weight_decay_mask, params)
                 return tree.map_with_path(lambda path, _: bool(re.search(self.weight_decay_mask, path)), params)
 
             decay = optax.add_decayed_weights(self.weight_decay, mask)

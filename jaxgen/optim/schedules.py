@@ -1,11 +1,16 @@
 """Learning rates, and other strengths, as functions of the step."""
 
 import dataclasses
+import math
 from typing import Any, Protocol, runtime_checkable
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array
+
+from jaxgen.errors import UserError, check_field
 
 
 @runtime_checkable
@@ -35,6 +40,10 @@ class Cosine:
     end_factor: float = 0.0
     """The last value, as a share of the peak."""
 
+    def __post_init__(self) -> None:
+        _check_share(self, "warmup", self.warmup)
+        check_field(self, "end_factor", 0 <= self.end_factor < math.inf, "0 or more")
+
     def over(self, steps: int) -> optax.Schedule:
         rise = round(self.warmup * steps)
         return optax.warmup_cosine_decay_schedule(
@@ -57,6 +66,11 @@ class Poly:
     end_factor: float = 0.0
     """The last value, as a share of the peak."""
 
+    def __post_init__(self) -> None:
+        _check_share(self, "warmup", self.warmup)
+        check_field(self, "end_factor", 0 <= self.end_factor < math.inf, "0 or more")
+        check_field(self, "power", 0 < self.power < math.inf, "above 0")
+
     def over(self, steps: int) -> optax.Schedule:
         rise = round(self.warmup * steps)
         fall = optax.polynomial_schedule(self.peak, self.peak * self.end_factor, self.power, max(steps - rise, 1))
@@ -75,6 +89,10 @@ class InverseSqrt:
     warmup: int = 0
     """Steps spent rising from 0."""
 
+    def __post_init__(self) -> None:
+        check_field(self, "hold", self.hold >= 1, "a number of steps, at least 1")
+        check_field(self, "warmup", self.warmup >= 0, "a number of steps, 0 or more")
+
     def over(self, steps: int) -> optax.Schedule:
         def rate(step: Any) -> Array:
             rise = jnp.minimum(1.0, step / self.warmup) if self.warmup else jnp.float32(1.0)
@@ -90,7 +108,10 @@ class CosineRamp:
     first: float
     last: float
     until: float = 1.0
-    """Share of the training at which `last` is reached."""
+    """Share of the training at which `last` is reached; 0 is at once."""
+
+    def __post_init__(self) -> None:
+        _check_share(self, "until", self.until)
 
     def over(self, steps: int) -> optax.Schedule:
         end = max(self.until * steps, 1.0)
@@ -100,3 +121,26 @@ class CosineRamp:
             return self.last + (self.first - self.last) * (0.5 + 0.5 * jnp.cos(jnp.pi * done))
 
         return rate
+
+
+def lowest(schedule: Schedule, steps: int) -> float:
+    """Return the least of the schedule's values at nine steps of the training."""
+    over = schedule.over(steps)
+    with jax.ensure_compile_time_eval(), jax.transfer_guard("allow"):
+        return min(float(jnp.asarray(over(step))) for step in np.linspace(0, steps, 9).round().astype(np.int32))
+
+
+def check_schedule(owner: object, name: str, value: Any) -> None:
+    """Raise UserError unless the field `name` of its owner is a schedule."""
+    if not isinstance(value, Schedule):
+        kind = type(owner).__name__
+        raise UserError(f"{kind}.{name} is {value!r}; it must be a schedule, such as Constant(value={_number(value)})")
+
+
+def _check_share(schedule: Schedule, name: str, value: float) -> None:
+    need = "a share of the training, 0 to 1: for 500 of 1000 steps write 0.5"
+    check_field(schedule, name, 0 <= value <= 1, need)
+
+
+def _number(value: Any) -> str:
+    return repr(value) if isinstance(value, int | float) else "0.001"

@@ -12,15 +12,18 @@ from jaxgen.nn.magnitude import unit
 from jaxgen.typing import Tree
 
 
+def check_found(field: str, pattern: str, params: Tree) -> None:
+    """Raise UserError unless the expression in this field of the optimizer finds a parameter."""
+    paths = [path for path, _ in tree.leaves(params)]
+    if not any(re.search(pattern, path) for path in paths):
+        raise UserError(f"optimizer.{field}: {pattern!r} finds no parameter; there are {', '.join(paths[:8])} …")
+
+
 def force_weight_norm(pattern: str) -> optax.GradientTransformation:
     """Replace a step p + u of the kernels found by one that ends at unit(p + u)."""
 
     def init(params: Tree) -> optax.EmptyState:
-        paths = [path for path, _ in tree.leaves(params)]
-        if not any(re.search(pattern, path) for path in paths):
-            raise UserError(
-                f"optimizer.forced_weight_norm: {pattern!r} finds no parameter; there are {', '.join(paths[:8])} …"
-            )
+        check_found("forced_weight_norm", pattern, params)
         return optax.EmptyState()
 
     def project(updates: Tree, state: optax.EmptyState, params: Tree | None = None) -> tuple[Tree, optax.EmptyState]:
@@ -38,11 +41,8 @@ def scale_by_path(multipliers: tuple[tuple[str, float], ...]) -> optax.GradientT
         return next((f for pattern, f in multipliers if re.search(pattern, path)), 1.0)
 
     def init(params: Tree) -> optax.EmptyState:
-        paths = [path for path, _ in tree.leaves(params)]
         for pattern, _ in multipliers:
-            if not any(re.search(pattern, path) for path in paths):
-                there = ", ".join(paths[:8])
-                raise UserError(f"optimizer.lr_multipliers: {pattern!r} finds no parameter; there are {there} …")
+            check_found("lr_multipliers", pattern, params)
         return optax.EmptyState()
 
     def scale(updates: Tree, state: optax.EmptyState, params: Tree | None = None) -> tuple[Tree, optax.EmptyState]:

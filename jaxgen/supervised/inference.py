@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Float32, Int
 
 from jaxgen.errors import UserError
+from jaxgen.metrics.accumulators import class_logits
 from jaxgen.nn.resize import bilinear
 
 Predict = Callable[[Any], Any]  # f32[b h w c] -> logits f32[b h w n]
@@ -167,9 +168,7 @@ class Tta:
             view = jax.image.resize(image, (b, max(round(h * scale), 1), max(round(w * scale), 1), c), "bilinear")
             logits = bilinear(turn(predict(turn(view))), h, w)
             n = logits.shape[-1]
-            if n == 1:  # one logit x is the two logits (0, x)
-                logits = jnp.concatenate([jnp.zeros_like(logits), logits], -1)
-            total = jnp.logaddexp(total, jax.nn.log_softmax(logits))
+            total = jnp.logaddexp(total, jax.nn.log_softmax(class_logits(logits)))
         if n == 1:
             return total[..., 1:] - total[..., :1]
         return total - np.log(len(self.scales) * len(self.mirrors))

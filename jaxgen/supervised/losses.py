@@ -1,50 +1,86 @@
 """Losses of dense prediction and of classification: callable values that return f32[b], whose mean is the loss.
 
 There is one path from a mask to a loss. `Loss.__call__` decides which pixels count and writes their truth as one-hot
-rows, zero where a pixel is ignored; each loss computes one cost and one mass per image from them, and `_average`
-divides by the whole batch's mass. Hence, for every loss here:
+rows, zero where a pixel is ignored. Each loss computes one cost for each image from them, and a mass from the truth
+alone; the batch's costs are divided by the batch's mass. Hence, for every loss here:
 
 - a pixel of id 255 has no influence, nor has an image of such pixels alone; a batch of them costs 0, its gradient is 0;
 - an id that is neither a class nor 255 makes the loss NaN: a device cannot raise an error, and a guess would hide it;
 - a net with one logit x is the net with the two logits (0, x): cross-entropy is then binary cross-entropy, and region
   losses use background and foreground;
-- under gradient accumulation each part of the batch is divided by its own mass.
+- under gradient accumulation each part is divided by the mass of the whole batch, which is known before it is split:
+  the mean over equal parts is the batch's loss, and its gradient the batch's.
 """
 
 import abc
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Integer
+from jaxtyping import Array, Bool, Float, Int, Integer
 
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, check_field
+from jaxgen.metrics.accumulators import class_logits
 from jaxgen.typing import IGNORE
 
 Pixels = Float[Array, "b p n"]  # p = h w pixels in a row
 
 
+def check_class_weights(owner: object, weights: tuple[float, ...]) -> None:
+    """Raise UserError unless its field `class_weights` holds none, or numbers of 0 or more that are not all 0."""
+    good = not weights or (all(0 <= weight < math.inf for weight in weights) and any(weights))
+    check_field(owner, "class_weights", good, "one number for each class, each 0 or more, and not all 0")
+
+
 class Loss(abc.ABC):
     """Map logits f32[b h w n] and a mask of ids 0..n-1 or 255 to f32[b], whose mean over b is the loss of the batch."""
 
-    def __call__(self, logits: Float[Array, "b h w n"], mask: Integer[Array, "b h w"]) -> Float[Array, " b"]:
-        b, h, w, n = logits.shape
-        logits = logits.astype(jnp.float32).reshape(b, h * w, n)
-        if n == 1:
-            logits = jnp.concatenate([jnp.zeros_like(logits), logits], -1)
-        ids = mask.astype(jnp.int32).reshape(b, h * w)
+    def __call__(
+        self,
+        logits: Float[Array, "b h w n"],
+        mask: Integer[Array, "b h w"],
+        whole: Integer[Array, "whole h w"] | None = None,
+    ) -> Float[Array, " b"]:
+        """`whole` holds the masks of the batch that these images are an equal part of; None: there are no others."""
+        logits = class_logits(logits.reshape(len(logits), -1, logits.shape[-1]))
+        n = logits.shape[-1]
+        ids = _ids(mask)
         valid = ids != IGNORE
-        foreign = (valid & ((ids < 0) | (ids >= logits.shape[-1]))).any(1)
-        truth = jax.nn.one_hot(ids, logits.shape[-1])  # an id out of range is a row of zeros: no index is ever followed
-        return self.of_pixels(jax.nn.log_softmax(logits), truth, valid) * jnp.where(foreign, jnp.nan, 1.0)
+        foreign = (valid & ((ids < 0) | (ids >= n))).any(1)
+        truth = jax.nn.one_hot(ids, n)  # an id out of range is a row of zeros: no index is ever followed
+        whole_truth = truth if whole is None else jax.nn.one_hot(_ids(whole), n)
+        return self.of_pixels(jax.nn.log_softmax(logits), truth, valid, whole_truth) * jnp.where(foreign, jnp.nan, 1.0)
 
     @abc.abstractmethod
-    def of_pixels(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
-        """Measure log-probabilities against one-hot truth, whose rows are zero where a pixel is not valid."""
+    def of_pixels(
+        self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"], whole: Float[Array, "whole p n"]
+    ) -> Float[Array, " b"]:
+        """Measure log-probabilities against one-hot truth, whose rows are zero where a pixel is not valid.
+
+        `whole` is the truth of the batch that these images are a part of.
+        """
+
+
+class Averaged(Loss):
+    """A loss that is a sum of costs, divided by a sum of masses that the truth alone decides."""
+
+    def of_pixels(
+        self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"], whole: Float[Array, "whole p n"]
+    ) -> Float[Array, " b"]:
+        return _average(self.cost(log_p, truth, valid), self.mass(whole))
+
+    @abc.abstractmethod
+    def cost(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
+        """Return what each image costs."""
+
+    def mass(self, truth: Pixels) -> Float[Array, " b"]:
+        """Return what each image counts: 1 unless no pixel of it does."""
+        return (truth > 0).any((1, 2)).astype(jnp.float32)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CrossEntropy(Loss):
+class CrossEntropy(Averaged):
     """Softmax cross-entropy; the batch's pixels are averaged as in torch, by the weight of their true class."""
 
     class_weights: tuple[float, ...] = ()
@@ -52,23 +88,30 @@ class CrossEntropy(Loss):
     smoothing: float = 0.0
     """Share of the truth that is distributed evenly over all classes (arXiv:1512.00567, section 7)."""
     keep: float = 1.0
-    """Share of each image's counted pixels, those of highest loss, that is learned from (arXiv:1604.03540)."""
+    """Share of each image's counted pixels, those of highest loss, that is learned from (arXiv:1604.03540): their
+    costs are divided by this share of all weights."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.smoothing < 1:
             raise UserError(f"CrossEntropy.smoothing must be at least 0 and below 1; got {self.smoothing}")
         if not 0 < self.keep <= 1:
             raise UserError(f"CrossEntropy.keep must be above 0 and at most 1; got {self.keep}")
+        check_class_weights(self, self.class_weights)
 
-    def of_pixels(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
-        cost, mass = _cross_entropy(log_p, truth, self.class_weights, self.smoothing)
-        if self.keep < 1:
-            cost, mass = _hardest(cost, mass, valid, self.keep)
-        return _average(cost.sum(1), mass.sum(1))
+    def cost(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
+        cost = _cross_entropy(log_p, truth, self.class_weights, self.smoothing)
+        return (_hardest(cost, valid, self.keep) if self.keep < 1 else cost).sum(1)
+
+    def mass(self, truth: Pixels) -> Float[Array, " b"]:
+        mass = _weights(truth, self.class_weights).sum(1)
+        if self.keep == 1:
+            return mass
+        count = truth.sum((1, 2))
+        return mass * _kept(count, self.keep) / jnp.maximum(count, 1.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Focal(Loss):
+class Focal(Averaged):
     """Cross-entropy times (1 - p)^gamma, p being the probability of the true class (arXiv:1708.02002, equation 5)."""
 
     gamma: float = 2.0
@@ -79,16 +122,20 @@ class Focal(Loss):
     def __post_init__(self) -> None:
         if self.gamma < 0:
             raise UserError(f"Focal.gamma must be 0 or more; got {self.gamma}")
+        check_class_weights(self, self.class_weights)
 
-    def of_pixels(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
-        cost, mass = _cross_entropy(log_p, truth, self.class_weights, 0.0)
+    def cost(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
+        cost = _cross_entropy(log_p, truth, self.class_weights, 0.0)
         wrong = -jnp.expm1((truth * log_p).sum(-1))
         # The lower bound keeps the slope of wrong^gamma finite at 0 for gamma < 1.
-        return _average((jnp.maximum(wrong, 1e-7) ** self.gamma * cost).sum(1), mass.sum(1))
+        return (jnp.maximum(wrong, 1e-7) ** self.gamma * cost).sum(1)
+
+    def mass(self, truth: Pixels) -> Float[Array, " b"]:
+        return _weights(truth, self.class_weights).sum(1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Tversky(Loss):
+class Tversky(Averaged):
     """1 - TP / (TP + alpha FP + beta FN), from soft counts (arXiv:1706.05721).
 
     The counts are an image's own; its loss is the mean over the classes that are present in its truth, and needs no
@@ -106,7 +153,7 @@ class Tversky(Loss):
         if self.alpha < 0 or self.beta < 0:
             raise UserError(f"Tversky.alpha and beta must be 0 or more; got {self.alpha} and {self.beta}")
 
-    def of_pixels(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
+    def cost(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
         p = jnp.exp(log_p) * valid[..., None]
         size = truth.sum(1)
         hits = (p * truth).sum(1)
@@ -115,29 +162,29 @@ class Tversky(Loss):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Dice(Loss):
+class Dice(Averaged):
     """1 - 2 TP / (2 TP + FP + FN) from soft counts (arXiv:1606.04797, without the squares), which is Tversky(½, ½)."""
 
-    def of_pixels(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
-        return Tversky(alpha=0.5, beta=0.5).of_pixels(log_p, truth, valid)
+    def cost(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
+        return Tversky(alpha=0.5, beta=0.5).cost(log_p, truth, valid)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Jaccard(Loss):
+class Jaccard(Averaged):
     """1 - TP / (TP + FP + FN) from soft counts, which is Tversky(1, 1)."""
 
-    def of_pixels(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
-        return Tversky(alpha=1.0, beta=1.0).of_pixels(log_p, truth, valid)
+    def cost(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
+        return Tversky(alpha=1.0, beta=1.0).cost(log_p, truth, valid)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Lovasz(Loss):
+class Lovasz(Averaged):
     """Lovász-softmax: the convex extension of 1 - IoU, averaged over the classes that are present (arXiv:1705.08790).
 
     For each image alone: no sort spans devices, and an image's loss does not depend on the others of its batch.
     """
 
-    def of_pixels(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
+    def cost(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
         error = jnp.where(valid[..., None], jnp.abs(truth - jnp.exp(log_p)), 0.0)
         gradient = jax.vmap(jax.vmap(_lovasz_gradient, in_axes=(1, 1, None), out_axes=1))(error, truth, valid)
         return _over_present((error * gradient).sum(1), truth.sum(1))
@@ -148,10 +195,17 @@ class Sum(Loss):
     """A weighted sum of losses."""
 
     terms: tuple[tuple[float, Loss], ...] = ((1.0, CrossEntropy()), (1.0, Dice()))
-    """(weight, loss) pairs."""
+    """(weight, loss) pairs; a weight is 0 or more."""
 
-    def of_pixels(self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"]) -> Float[Array, " b"]:
-        return sum((weight * loss.of_pixels(log_p, truth, valid) for weight, loss in self.terms), jnp.zeros(len(log_p)))
+    def __post_init__(self) -> None:
+        good = bool(self.terms) and all(0 <= weight < math.inf for weight, _ in self.terms)
+        check_field(self, "terms", good, "one or more (weight, loss) pairs, each weight 0 or more")
+
+    def of_pixels(
+        self, log_p: Pixels, truth: Pixels, valid: Bool[Array, "b p"], whole: Float[Array, "whole p n"]
+    ) -> Float[Array, " b"]:
+        each = (weight * loss.of_pixels(log_p, truth, valid, whole) for weight, loss in self.terms)
+        return sum(each, jnp.zeros(len(log_p)))
 
 
 def classification_loss(
@@ -159,13 +213,16 @@ def classification_loss(
     targets: Float[Array, "b n"],
     class_weights: tuple[float, ...] = (),
     smoothing: float = 0.0,
+    whole: Float[Array, "whole n"] | None = None,
 ) -> Float[Array, " b"]:
     """Cross-entropy of a classifier against soft labels, rows that add up to 1 (or to 0, to leave an example out).
 
-    An example counts by the weight of its classes, as a pixel does: a classification is a mask of 1x1 pixels.
+    An example counts by the weight of its classes, as a pixel does: a classification is a mask of 1x1 pixels. `whole`
+    holds the labels of the batch that these rows are an equal part of; None: there are no others.
     """
     log_p = jax.nn.log_softmax(logits.astype(jnp.float32))
-    return _average(*_cross_entropy(log_p, targets, class_weights, smoothing))
+    mass = _weights(targets if whole is None else whole, class_weights)
+    return _average(_cross_entropy(log_p, targets, class_weights, smoothing), mass)
 
 
 def per_image(loss: Loss, logits: Float[Array, "b h w n"], mask: Integer[Array, "b h w"]) -> Float[Array, " b"]:
@@ -173,30 +230,42 @@ def per_image(loss: Loss, logits: Float[Array, "b h w n"], mask: Integer[Array, 
     return jax.vmap(lambda x, y: loss(x[None], y[None])[0])(logits, mask)
 
 
-def _cross_entropy(
-    log_p: Float[Array, "*p n"], truth: Float[Array, "*p n"], class_weights: tuple[float, ...], smoothing: float
-) -> tuple[Float[Array, "*p"], Float[Array, "*p"]]:
-    """Return each pixel's weighted cross-entropy, and the weight of its true class to divide by."""
-    n = log_p.shape[-1]
+def _ids(mask: Integer[Array, "b h w"]) -> Int[Array, "b p"]:
+    return mask.astype(jnp.int32).reshape(len(mask), -1)
+
+
+def _each(class_weights: tuple[float, ...], shape: tuple[int, ...]) -> Array:
+    n = shape[-1]
     if len(class_weights) not in (0, n):
         raise UserError(f"class_weights has {len(class_weights)} entries, but there are {n} classes: give one for each")
-    weights = jnp.broadcast_to(jnp.asarray(class_weights or (1.0,), jnp.float32), log_p.shape)
-    mass = (truth * weights).sum(-1)
+    return jnp.broadcast_to(jnp.asarray(class_weights or (1.0,), jnp.float32), shape)
+
+
+def _weights(truth: Float[Array, "*p n"], class_weights: tuple[float, ...]) -> Float[Array, "*p"]:
+    """Return the weight of each pixel's true class, 0 where there is none."""
+    return (truth * _each(class_weights, truth.shape)).sum(-1)
+
+
+def _cross_entropy(
+    log_p: Float[Array, "*p n"], truth: Float[Array, "*p n"], class_weights: tuple[float, ...], smoothing: float
+) -> Float[Array, "*p"]:
+    """Return each pixel's weighted cross-entropy."""
     if smoothing:
-        truth = (1 - smoothing) * truth + smoothing / n * truth.sum(-1, keepdims=True)
-    return -(truth * weights * log_p).sum(-1), mass
+        truth = (1 - smoothing) * truth + smoothing / log_p.shape[-1] * truth.sum(-1, keepdims=True)
+    return -(truth * _each(class_weights, log_p.shape) * log_p).sum(-1)
 
 
-def _hardest(
-    cost: Float[Array, "b p"], mass: Float[Array, "b p"], valid: Bool[Array, "b p"], share: float
-) -> tuple[Float[Array, "b p"], Float[Array, "b p"]]:
-    """Keep this share of each image's counted pixels, those of highest cost: rounded, at least one, also with ties."""
-    count = valid.sum(1)
-    kept = jnp.minimum(jnp.maximum(jnp.round(share * count), 1), count)
+def _kept(count: Array, share: float) -> Array:
+    """Return this share of so many pixels: rounded, at least one, and no more than there are."""
+    return jnp.minimum(jnp.maximum(jnp.round(share * count), 1), count)
+
+
+def _hardest(cost: Float[Array, "b p"], valid: Bool[Array, "b p"], share: float) -> Float[Array, "b p"]:
+    """Keep this share of each image's counted pixels, those of highest cost, also with ties."""
     key = jnp.where(valid, -jax.lax.stop_gradient(cost), jnp.inf)
-    _, cost, mass = jax.lax.sort((key, cost, mass), dimension=1, num_keys=1)
-    first = jnp.arange(cost.shape[1])[None] < kept[:, None]
-    return jnp.where(first, cost, 0.0), jnp.where(first, mass, 0.0)
+    _, cost = jax.lax.sort((key, cost), dimension=1, num_keys=1)
+    first = jnp.arange(cost.shape[1])[None] < _kept(valid.sum(1), share)[:, None]
+    return jnp.where(first, cost, 0.0)
 
 
 def _lovasz_gradient(
@@ -217,13 +286,12 @@ def _lovasz_gradient(
 
 
 def _over_present(loss: Float[Array, "b n"], size: Float[Array, "b n"]) -> Float[Array, " b"]:
-    """Average each image's losses over the classes of nonzero size, then over the images that have one."""
+    """Average each image's losses over the classes of nonzero size."""
     present = size > 0
-    total = jnp.where(present, loss, 0.0).sum(-1) / jnp.maximum(present.sum(-1), 1)
-    return _average(total, present.any(-1).astype(jnp.float32))
+    return jnp.where(present, loss, 0.0).sum(-1) / jnp.maximum(present.sum(-1), 1)
 
 
-def _average(cost: Float[Array, " b"], mass: Float[Array, " b"]) -> Float[Array, " b"]:
-    """Scale so that the mean over b is sum(cost) / sum(mass), or 0 where nothing has mass."""
+def _average(cost: Float[Array, " b"], mass: Float[Array, " whole"]) -> Float[Array, " b"]:
+    """Scale so that the mean over the whole batch is sum(cost) / sum(mass), or 0 where nothing has mass."""
     total = mass.sum()
-    return cost * (cost.shape[0] / jnp.where(total > 0, total, 1.0))
+    return cost * (mass.shape[0] / jnp.where(total > 0, total, 1.0))

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from jaxgen.errors import check_field
+
 
 @runtime_checkable
 class Mixing(Protocol):
@@ -35,6 +37,10 @@ class Mixup:
     """λ·x + (1 - λ)·x' with λ ~ Beta(α, α), one for the batch (arXiv:1710.09412)."""
 
     alpha: float = 0.2
+    """Of the Beta distribution, above 0; 1 draws every share alike, less keeps most images nearly as they are."""
+
+    def __post_init__(self) -> None:
+        _check_alpha(self, self.alpha)
 
     def mix(
         self, key: PRNGKeyArray, image: Float[Array, "b h w c"]
@@ -48,6 +54,10 @@ class CutMix:
     """A rectangle of x replaced by the same rectangle of x', labels mixed by area (arXiv:1905.04899)."""
 
     alpha: float = 1.0
+    """Of the Beta distribution, above 0; 1 draws every share alike, less keeps most images nearly as they are."""
+
+    def __post_init__(self) -> None:
+        _check_alpha(self, self.alpha)
 
     def mix(
         self, key: PRNGKeyArray, image: Float[Array, "b h w c"]
@@ -61,6 +71,10 @@ class CutMix:
         inside = (rows[:, None] & columns[None, :])[None, :, :, None]
         share = 1 - inside.mean()  # of the rectangle after the image's border has cut it
         return jnp.where(inside, image[::-1], image), share
+
+
+def _check_alpha(mixing: Mixing, alpha: float) -> None:
+    check_field(mixing, "alpha", 0 < alpha < jnp.inf, "above 0; NoMixing() mixes nothing")
 
 
 def _span(key: PRNGKeyArray, length: int, side: Float[Array, ""]) -> Array:
