@@ -163,8 +163,8 @@ def test_values_and_nets_of_the_project_come_back(home):
 
 
 def test_a_class_of_a_config_is_found_again(home):
-    (home / "mine").mkdir()
-    config = home / "mine" / "own.py"
+    (home / "folder").mkdir()
+    config = home / "folder" / "own.py"
     config.write_text(
         "import dataclasses\nimport mynets\n"
         "@dataclasses.dataclass(frozen=True)\nclass Same:\n    p: float = 0.0\n"
@@ -173,14 +173,14 @@ def test_a_class_of_a_config_is_found_again(home):
         "    train = dataclasses.replace(base.train, transforms=(Same(p=0.5), mynets.Value()))\n"
         "    return dataclasses.replace(base, train=train)\n"
     )
-    for path in (pathlib.Path("mine/own.py"), config):
+    for path in (pathlib.Path("folder/own.py"), config):
         experiment = files.load(path)
         data = codec.encode(experiment)
-        assert data["train"]["transforms"][0] == {"type": "mine.own:Same", "p": 0.5}
+        assert data["train"]["transforms"][0] == {"type": "folder.own:Same", "p": 0.5}
         assert codec.decode(data) == experiment
-        sys.modules.pop("mine.own")
+        sys.modules.pop("folder.own")
         assert codec.encode(codec.decode(data)) == data
-        sys.modules.pop("mine.own")
+        sys.modules.pop("folder.own")
 
 
 def test_a_package_is_admitted_by_name(home):

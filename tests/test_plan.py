@@ -320,7 +320,7 @@ def test_only_absent_data_is_faked(tmp_path):
     assert fake_data.with_data(on(Ring(size=8), "gan"))[1] == "its own"
     for name in ("images", "masks"):
         (tmp_path / name).mkdir()
-    with pytest.raises(UserError, match=r"no image in .*images has a mask of the same name"):
+    with pytest.raises(UserError, match=r"images holds no images"):
         fake_data.with_data(on(folder), (32, 32, 3))
 
 

@@ -27,7 +27,7 @@ def config() -> Experiment:
     return Experiment(
         objective=Diffusion(
             net=Learner(
-                module=SongUNet(model_channels=32, multipliers=(1, 2, 2, 2), blocks=1, attention=(16,), dropout=0.1),
+                module=SongUNet(model_channels=16, multipliers=(1, 2, 4, 4), blocks=1, attention=(16,), dropout=0.1),
                 optimizer=Optimizer(learning_rate=Cosine(peak=1e-3), clip=1.0),
                 ema=(HalfLifeEma(steps=200.0),),
             ),

@@ -21,6 +21,7 @@ from jaxgen.experiment import Experiment
 from jaxgen.learner import Scalars
 from jaxgen.metrics import accumulators
 from jaxgen.objective import Diagnosing
+from jaxgen.optim import ema
 from jaxgen.parallel import rules
 from jaxgen.parallel.mesh import put_batch
 from jaxgen.parallel.processes import any_process, is_main_process
@@ -77,6 +78,8 @@ class Session:
         checks.check_preview(self.program, self._shown)
         notes = about.lines(self._train_set, self._test_set, data.element)
         notes += checks.check_room(self.program, folder)
+        for name, learner in self.program.objective.learners.items():
+            notes += ema.notes(name, learner.ema, experiment.steps)
         notes += claim(folder, experiment, data)
         if is_main_process():
             folder.sharding.write_text("\n".join(rules.table(self.program.shapes)) + "\n")
@@ -100,9 +103,9 @@ class Session:
 
     def _examples_shown(self) -> dict[str, Any]:
         """Return the test examples of the previews: a batch of an evaluation where images differ in size."""
-        size = PREVIEW if len(self.program.data.element["image"][0]) == 3 else POINTS
+        most = PREVIEW if len(self.program.data.element["image"][0]) == 3 else POINTS
         try:
-            return next(evaluation_batches(self.program, self._test_set, size))
+            return next(evaluation_batches(self.program, self._test_set, min(most, len(self._test_set))))
         except UserError:
             return next(evaluation_batches(self.program, self._test_set))
 
