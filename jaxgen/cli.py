@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from jaxgen.errors import UserError
+from jaxgen.parallel import tpu
 from jaxgen.runs import signals
 
 # What each command is for, and its file in jaxgen/commands; a file is imported when its command is asked for.
@@ -68,9 +69,7 @@ def _run(command: str, prog: str, arguments: list[str]) -> int:
 
 def _guarded(run: Callable[[], None]) -> int:
     """Turn a user's mistake into its one or two lines and status 2, a signal into its status."""
-    from jaxgen.parallel.processes import spare_libtpu
-
-    spare_libtpu()
+    tpu.spare_libtpu()
     # Libraries report through absl what we report ourselves.
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:

@@ -11,7 +11,7 @@ from small import classification, diffusion, gan, segmentation
 
 from jaxgen import cli
 from jaxgen.commands import listing, train
-from jaxgen.config import annotations, codec, expression, files, names, overrides, project
+from jaxgen.config import annotations, catalogue, codec, expression, files, names, overrides, project
 from jaxgen.errors import UserError
 from jaxgen.runs.logs import TensorBoard
 from jaxgen.runs.wandb import WandB
@@ -83,7 +83,7 @@ def test_files_of_other_editors_are_read(text):
     path = pathlib.Path("c.py")
     path.write_bytes(text.encode())
     assert files.load(path) == classification()
-    assert files.summary(path) == ("", "no result")
+    assert catalogue.summary(path) == ("", "no result")
 
 
 def test_a_file_beside_the_config_is_found_by_its_hint():
@@ -138,14 +138,14 @@ def test_what_is_no_config_file_is_said(capsys):
 def test_a_shipped_config_has_a_name_everywhere(monkeypatch):
     shipped = ROOT / "configs" / "diffusion" / "digits_edm.py"
     for word in ("diffusion/digits_edm", "diffusion/digits_edm.py", "configs/diffusion/digits_edm", "digits_edm"):
-        assert files.locate(word) == shipped
+        assert catalogue.locate(word) == shipped
     with pytest.raises(UserError, match="diffusion/digits_conditional or gan/digits_conditional"):
-        files.locate("digits_conditional")
+        catalogue.locate("digits_conditional")
     monkeypatch.setenv("HOME", str(ROOT))
-    assert files.locate("~/configs/diffusion/digits_edm.py") == shipped
+    assert catalogue.locate("~/configs/diffusion/digits_edm.py") == shipped
     assert files.load("diffusion/digits_flow").steps == 2000  # it imports another of them
     monkeypatch.chdir(ROOT)
-    assert files.locate("configs/diffusion/digits_edm") == pathlib.Path("configs/diffusion/digits_edm.py")
+    assert catalogue.locate("configs/diffusion/digits_edm") == pathlib.Path("configs/diffusion/digits_edm.py")
 
 
 def test_ones_own_config_goes_before_a_shipped_one():
@@ -153,12 +153,12 @@ def test_ones_own_config_goes_before_a_shipped_one():
     own = pathlib.Path("configs/diffusion/digits_edm.py")
     own.write_text(TINY)
     pathlib.Path("configs/flat.py").write_text(TINY)
-    assert files.locate("diffusion/digits_edm") == own
-    assert files.locate("flat") == pathlib.Path("configs/flat.py")
-    assert files.locate("gan/ring8") == ROOT / "configs" / "gan" / "ring8.py"
+    assert catalogue.locate("diffusion/digits_edm") == own
+    assert catalogue.locate("flat") == pathlib.Path("configs/flat.py")
+    assert catalogue.locate("gan/ring8") == ROOT / "configs" / "gan" / "ring8.py"
     pathlib.Path("diffusion").mkdir()
     pathlib.Path("diffusion/digits_edm.py").write_text(TINY)
-    assert files.locate("diffusion/digits_edm") == pathlib.Path("diffusion/digits_edm.py")  # a file goes before a name
+    assert catalogue.locate("diffusion/digits_edm") == pathlib.Path("diffusion/digits_edm.py")
 
 
 def test_the_list_is_narrow_and_grouped(capsys):
@@ -183,7 +183,7 @@ def test_a_broken_config_does_not_break_the_list(capsys):
     pathlib.Path("configs/mine/broken.py").write_text("x = 1\ndef f(:\n")
     pathlib.Path("configs/mine/latin.py").write_bytes("'é'\n".encode("latin-1"))
     pathlib.Path("configs/mine/whole.py").write_text('"""A net.\n\nResult: 3 %.\n"""\n')
-    rows = [("mine/broken", *files.summary(pathlib.Path("configs/mine/broken.py")))]
+    rows = [("mine/broken", *catalogue.summary(pathlib.Path("configs/mine/broken.py")))]
     assert rows[0][1].startswith("cannot be read, line 2: ")
     assert cli.main(["list", "--json"]) == 0
     found = {row["name"]: row["summary"] for row in json.loads(capsys.readouterr().out)["configs"]}

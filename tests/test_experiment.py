@@ -9,7 +9,7 @@ import sys
 import pytest
 from small import EXPERIMENTS, classification, gan
 
-from jaxgen.config import codec, expression, files, overrides
+from jaxgen.config import catalogue, codec, expression, files, overrides
 from jaxgen.errors import UserError
 
 
@@ -126,17 +126,17 @@ def test_a_mistyped_field_is_answered_by_the_nearest(word, meant):
 def test_a_configs_docstring_is_its_summary(tmp_path):
     path = tmp_path / "one.py"
     path.write_text('"""A net\non data.\n\nResult: 3 %\nafter 4 s.\n\nMore.\n"""\n')
-    assert files.summary(path) == ("A net on data.", "3 % after 4 s.")
+    assert catalogue.summary(path) == ("A net on data.", "3 % after 4 s.")
     path.write_text('"""A net.\n\nPromise: 3 %.\n"""\n')
-    assert files.summary(path) == ("A net.", "no result")
+    assert catalogue.summary(path) == ("A net.", "no result")
 
 
 def test_the_shipped_configs_are_found_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert len(files.find()) >= 29
+    assert len(catalogue.find()) >= 29
     (tmp_path / "configs" / "mine").mkdir(parents=True)
     (tmp_path / "configs" / "mine" / "own.py").touch()
-    assert [str(path) for path in files.find()] == ["configs/mine/own.py"]
+    assert [str(path) for path in catalogue.find()] == ["configs/mine/own.py"]
 
 
 def test_a_config_that_fails_names_its_line(tmp_path, monkeypatch):

@@ -11,8 +11,8 @@ import jax
 
 from jaxgen.commands.output import Parser, print_json
 from jaxgen.config import project
+from jaxgen.config.versions import versions
 from jaxgen.parallel.processes import use_compilation_cache
-from jaxgen.runs.folder import PACKAGES
 
 # extra -> (a module that it brings, what it is for)
 EXTRAS = {
@@ -39,7 +39,7 @@ def examine() -> dict[str, Any]:
     data = pathlib.Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
     return {
         "python": sys.version.split()[0],
-        "packages": {name: importlib.metadata.version(name) for name in ("jaxgen", *PACKAGES)},
+        "packages": {"jaxgen": importlib.metadata.version("jaxgen")} | versions(),
         "backend": jax.default_backend(),
         "devices": [str(device) for device in jax.devices()],
         "processes": jax.process_count(),

@@ -5,7 +5,7 @@ import pathlib
 import textwrap
 
 from jaxgen.commands.output import Parser, print_json
-from jaxgen.config import files
+from jaxgen.config import catalogue
 from jaxgen.errors import UserError
 
 WIDTH = 100  # columns
@@ -16,12 +16,12 @@ def run(prog: str, arguments: list[str]) -> None:
     parser = Parser(prog, "Every config, with its result and what that costs.").with_json()
     parser.add_argument("pattern", nargs="?", default="", metavar="TASK|PATTERN", help="configs whose names have this")
     args = parser.parse_args(arguments)
-    found = files.find()
-    wanted = [path for path in found if _matches(files.name_of(path), args.pattern)]
+    found = catalogue.find()
+    wanted = [path for path in found if _matches(catalogue.name_of(path), args.pattern)]
     if not wanted and args.pattern:
-        tasks = ", ".join(dict.fromkeys(files.name_of(path).partition("/")[0] for path in found))
+        tasks = ", ".join(dict.fromkeys(catalogue.name_of(path).partition("/")[0] for path in found))
         raise UserError(f"no config has {args.pattern!r} in its name; tasks: {tasks}")
-    rows = [(files.name_of(path), *files.summary(path)) for path in wanted]
+    rows = [(catalogue.name_of(path), *catalogue.summary(path)) for path in wanted]
     if args.json:
         return print_json({"configs": [dict(zip(("name", "summary", "result"), row, strict=True)) for row in rows]})
     print(*lines(rows, whole=bool(args.pattern)), sep="\n")

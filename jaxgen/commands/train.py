@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxgen import loop
 from jaxgen.commands.output import note
-from jaxgen.config import codec, expression, files, overrides, project
+from jaxgen.config import catalogue, codec, expression, files, overrides, project
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.parallel import processes
@@ -36,7 +36,7 @@ def run(prog: str, arguments: list[str]) -> None:
         print(f"{usage}\n{OPTIONS}".rstrip())
         return
     word, rest = _config_first(arguments, f"{usage}; {prog} CONFIG --help lists the fields")
-    path = files.locate(word)
+    path = catalogue.locate(word)
     args, rest = _options(path).parse_known_args(_dashed(rest))
     if "-h" in rest or "--help" in rest:
         print(f"{usage}\n{OPTIONS}", flush=True)

@@ -1,7 +1,5 @@
 """Several processes, one run: how they find each other, which one writes, and how they wait for each other."""
 
-import glob
-import importlib.util
 import os
 import pathlib
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxgen.errors import UserError
+from jaxgen.parallel import tpu
 from jaxgen.parallel.mesh import global_array
 
 BY_HAND = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
@@ -46,20 +45,7 @@ def _in_a_cluster() -> bool:
     env = os.environ
     slurm = "SLURM_STEP_NODELIST" in env and int(env.get("SLURM_NTASKS", "1")) > 1
     mpi = int(env.get("OMPI_COMM_WORLD_SIZE", "1")) > 1
-    return slurm or mpi or (env.get("JAX_PLATFORMS", "tpu").startswith("tpu") and _has_tpu())
-
-
-def _has_tpu() -> bool:
-    devices = glob.glob("/dev/accel*") or glob.glob("/dev/vfio/[0-9]*")
-    return bool(devices) and importlib.util.find_spec("libtpu") is not None
-
-
-def spare_libtpu() -> None:
-    """Set, where no TPU is here, what libtpu would otherwise request from a cloud machine's metadata and warn about."""
-    if not _has_tpu():
-        os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-        os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-16")  # any will do
-        os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+    return slurm or mpi or (env.get("JAX_PLATFORMS", "tpu").startswith("tpu") and tpu.present())
 
 
 def is_main_process() -> bool:

@@ -10,7 +10,7 @@ import jax
 from jax.experimental import topologies
 
 from jaxgen.errors import UserError
-from jaxgen.parallel.processes import spare_libtpu
+from jaxgen.parallel.tpu import spare_libtpu
 from jaxgen.plan import chips
 from jaxgen.plan.chips import Chip
 

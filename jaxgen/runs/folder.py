@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib.metadata
 import json
 import pathlib
 import re
@@ -14,12 +13,12 @@ import jax
 import numpy as np
 
 from jaxgen.config import codec, project
+from jaxgen.config.versions import versions
 from jaxgen.data.batches import DataSpec
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 
 NUMBER = re.compile("0|[1-9][0-9]*")  # as checkpoints are named
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +142,7 @@ def write_json(path: pathlib.Path, data: Any) -> None:
 
 def _about(experiment: Experiment) -> str:
     lines = [codec.describe(experiment), ""]
-    lines += [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
+    lines += [f"{name} {version}" for name, version in versions().items()]
     lines += [f"python {sys.version.split()[0]}", f"devices {jax.device_count()} x {jax.devices()[0].device_kind}"]
     lines += [f"commit {_commit()}", f"command {' '.join(sys.argv)}"]
     return "\n".join(lines) + "\n"
