@@ -13,6 +13,7 @@ from test_data_forms import encoded, npy, rows
 from jaxgen.data import about
 from jaxgen.data.augment import Resize
 from jaxgen.data.batches import DataSpec, rows_at, train_batches
+from jaxgen.data.digits import Digits
 from jaxgen.data.folder import Folder, Images, SegmentationFolder
 from jaxgen.data.source import Examples, described
 from jaxgen.errors import UserError
@@ -390,3 +391,12 @@ def opens(source: Folder) -> str:
     except UserError as error:
         return str(error).split(" of the split")[0]
     return ""
+
+
+def test_examples_without_files_are_not_taken_for_each_other():
+    train, test = Digits(split="train").open(), Digits(split="test").open()
+    said = about.lines(train, test, DataSpec.of(train, ()).element)
+    assert said == [
+        "data: 1,437 training and 360 test examples of 10 classes (0, 1, 2, 3, …), 8x8x1, "
+        "from digits (train) and digits (test)"
+    ]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxgen.data.source import Examples, Named, described, name_of
+from jaxgen.data.source import COUNTED, Examples, Named, described, name_of
 
 NAMED = 4  # class names that one line shows
 MEND = 'split="train" and split="test" of one folder, of the same share and seed, have nothing in common'
@@ -28,13 +28,17 @@ def lines(train: Examples, test: Examples, element: dict[str, tuple[tuple[int, .
 
 def _common(train: Examples, test: Examples) -> tuple[str, ...]:
     """Say which test examples are training examples too, by the names of their files."""
-    if not all(isinstance(examples, Named) and described(examples)[0] for examples in (train, test)):
-        return ()
-    known = {name_of(train, i) for i in range(len(train))}
-    if not (same := [name for i in range(len(test)) if (name := name_of(test, i)) in known]):
+    known = set(_files(train))
+    if not (same := [name for name in _files(test) if name in known]):
         return ()
     names = shown(same, 2)
     return (f"{len(same):,} of {len(test):,} test examples are training examples too ({names}): {MEND}",)
+
+
+def _files(examples: Examples) -> list[str]:
+    """Return the names of the examples that have one: not those that are only counted."""
+    names = (name_of(examples, i) for i in range(len(examples))) if isinstance(examples, Named) else ()
+    return [name for i, name in enumerate(names) if name != COUNTED.format(i)]
 
 
 def shown(names: Sequence[str], most: int = NAMED) -> str:

@@ -12,6 +12,7 @@ from jaxgen.typing import IGNORE, Example
 FOREIGN = -1  # what a lookup maps raw ids to that are no class's
 RAW = 65_536  # raw ids that a lookup can map: those of 16 bits
 SAMPLE = 64  # examples that are read when a source is opened
+COUNTED = "example {}"  # what an example is called that has no file
 LIMIT_BYTES = 2 << 30  # a data set that takes less than this is kept in memory once it is decoded
 
 Shape = tuple[int, ...]  # of an image as the data set has it: (height, width, channels), or (2,) of points
@@ -123,7 +124,7 @@ def check_labels(ids: Integer[np.ndarray, " n"], classes: tuple[str, ...], where
 def checked(
     examples: Examples,
     lookup: tuple[int, ...] = (),
-    where: Callable[[int], str] = "example {}".format,
+    where: Callable[[int], str] = COUNTED.format,
     limit_bytes: int = LIMIT_BYTES,
 ) -> Examples:
     """Return the examples with their masks mapped and their ids checked, kept in memory if they fit.
@@ -160,7 +161,7 @@ def described(examples: Examples) -> tuple[str, tuple[str, ...]]:
 
 def name_of(examples: Examples, index: int) -> str:
     """Return what an error calls an example: its file, where it has one."""
-    return examples.name(index) if isinstance(examples, Named) else f"example {index}"
+    return examples.name(index) if isinstance(examples, Named) else COUNTED.format(index)
 
 
 class _Checked:
