@@ -149,7 +149,7 @@ def interrupted(folder: pathlib.Path, cache: pathlib.Path, count: int, devices: 
 @pytest.mark.parametrize(
     ("first", "then"),
     [
-        ((2, 2, FSDP), (1, 8, ("--mesh.replica", "2", "--mesh.fsdp", "4"))),
+        pytest.param((2, 2, FSDP), (1, 8, ("--mesh.replica", "2", "--mesh.fsdp", "4")), marks=pytest.mark.slow),
         pytest.param((4, 2, FSDP), (2, 1, FSDP), marks=pytest.mark.slow),
         pytest.param((4, 2, ("--mesh.replica", "4", "--mesh.fsdp", "2")), (1, 8, ()), marks=pytest.mark.slow),
     ],
