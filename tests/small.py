@@ -181,10 +181,11 @@ def by_descent(experiment: Experiment) -> Experiment:
     return dataclasses.replace(experiment, objective=objective)
 
 
-# Configs whose nets another config has too: what takes minutes to compile is compiled once for each net.
+# Configs whose nets another config has too: what takes minutes to compile is compiled once for each net. (pictures_:
+# test_first_day.py trains them.)
 REPEATED = re.compile(
     "scenes_fcn16s|scenes_fcn32s|digits_flow|digits_ddpm|diffusion/digits_conditional|gan/digits_conditional|ring8|"
-    "sit_xl2|cifar10_r3gan|stacked_digits|cifar10_edm|ffhq256_r3gan|imagenet_resnet50|pets_unet|voc_fcn8s"
+    "sit_xl2|cifar10_r3gan|stacked_digits|cifar10_edm|ffhq256_r3gan|imagenet_resnet50|pets_unet|voc_fcn8s|pictures_"
 )
 
 
