@@ -13,7 +13,7 @@ from processes import ROOT
 from small import slow, with_nets
 
 from jaxgen import tree
-from jaxgen.config import codec
+from jaxgen.config import catalogue, codec
 from jaxgen.config import files as configs
 from jaxgen.data import batches
 from jaxgen.data.batches import DataSpec
@@ -150,7 +150,7 @@ def test_it_survives_as_json(name):
 
 @each
 def test_it_says_what_it_is_and_its_result(name):
-    first, result = configs.summary(CONFIGS[name])
+    first, result = catalogue.summary(CONFIGS[name])
     assert len(first) > 20
     measured = re.search(r"\d+(\.\d+)? (min|s) on 2 CPU cores", result) and re.search(r"0\.\d{2,}|\d\d\.\d %", result)
     assert measured or result.startswith("unverified")
