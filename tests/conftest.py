@@ -14,7 +14,6 @@ _cache = tempfile.TemporaryDirectory(prefix="jaxgen-tests-")
 jax.config.update("jax_compilation_cache_dir", _cache.name)
 os.environ["XDG_STATE_HOME"] = _cache.name  # what is remembered of projects is not the user's
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-jax.config.update("jax_disable_most_optimizations", True)  # compiling takes longer than running: a fifth less in all
 
 
 @pytest.fixture
