@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from jaxgen.errors import UserError
+from jaxgen.errors import check_field
 from jaxgen.optim.gradients import gradients
 from jaxgen.optim.optimizer import Optimizer
 from jaxgen.parallel.activations import over_groups
@@ -55,8 +55,8 @@ class Learner:
 
     def __post_init__(self) -> None:
         dropout = getattr(self.module, "dropout", 0.0)
-        if isinstance(dropout, int | float) and not 0 <= dropout < 1:
-            raise UserError(f"{type(self.module).__name__}.dropout is {dropout!r}; it must be at least 0 and below 1")
+        if isinstance(dropout, int | float):
+            check_field(self.module, "dropout", 0 <= dropout < 1, "at least 0 and below 1")
 
     def init(self, key: PRNGKeyArray, *inputs: Any, total_steps: int) -> Net:
         """Make the Net for inputs of these shapes; collections that are not trained become `stats`.

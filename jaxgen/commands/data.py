@@ -7,7 +7,7 @@ import numpy as np
 
 from jaxgen.commands.output import Parser, check_file, note, print_json, whole, writing
 from jaxgen.config import codec, files, overrides
-from jaxgen.data import about, batches
+from jaxgen.data import about, batches, layout
 from jaxgen.data.source import Examples, name_of
 from jaxgen.data.survey import Survey, survey, twice
 from jaxgen.errors import UserError
@@ -25,7 +25,7 @@ def run(prog: str, arguments: list[str]) -> None:
     parser.add_argument("--out", type=pathlib.Path, metavar="FILE.png", help="a sheet of examples after the transforms")
     parser.add_argument("--most", type=whole, default=MOST, help=f"examples to look at, {MOST:,} by default")
     args, fields = parser.parse_known_args(arguments)
-    check_file(args.out, tuple(sheet.FORMATS))
+    check_file(args.out, sheet.FORMATS)
     if args.most < 1:
         raise UserError(f"--most {args.most}: it must be at least 1")
     experiment = overrides.override(files.load(args.config), fields, prog=f"{prog} {args.config}")
@@ -64,7 +64,7 @@ def _warnings(train: Survey, test: Survey, train_set: Examples, test_set: Exampl
         found.append(f"{len(again):,} training images are there more than once, such as {named}")
     for name, side in (("training", train), ("test", test)):
         if side.unit and (missing := np.flatnonzero(side.counts == 0).tolist()):
-            names = about.shown([train_set.classes[i] for i in missing])
+            names = layout.few([train_set.classes[i] for i in missing], about.NAMED)
             found.append(f"no {name} {side.unit} of {len(missing)} of {len(side.counts)} classes: {names}")
     return found
 
@@ -136,7 +136,7 @@ def _sheet(examples: Examples, experiment: Experiment) -> np.ndarray:
     images, classes = rows["image"], examples.classes
     if images.ndim == 2:
         return sheet.samples(images, None, ())
-    rgb = np.stack([sheet.to_rgb(image if image.shape[2] != 2 else image[..., :1]) for image in images])
+    rgb = np.stack([sheet.to_rgb(image) for image in images])
     if "mask" not in rows:
         return sheet.sheet(Panels(images=rgb[None], guess=rows["label"][None] if "label" in rows else None), classes)
     masks = np.stack([sheet.overlay(*pair, len(classes)) for pair in zip(rgb, rows["mask"], strict=True)])

@@ -209,10 +209,9 @@ def _masked(
     """
     mask = np.empty(picture.shape[:2], np.uint8)
     overlay = np.empty((*mask.shape, 3), np.uint8)
-    rgb = picture if picture.shape[2] != 2 else picture[..., :1]
     for part in returned_classes(logits, predicted, at, *mask.shape):
         mask[part.rows] = np.where(part.shown, part.values, IGNORE)
-        overlay[part.rows] = sheet.overlay(sheet.to_rgb(rgb[part.rows]), mask[part.rows], len(classes))
+        overlay[part.rows] = sheet.overlay(sheet.to_rgb(picture[part.rows]), mask[part.rows], len(classes))
     colours = np.zeros((256, 3), np.uint8)
     colours[: len(classes)], colours[IGNORE] = palette(len(classes)), 255
     image = Pillow.fromarray(mask, mode="P")

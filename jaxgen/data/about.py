@@ -1,10 +1,9 @@
 """What was read, in words: how many examples of which classes, of what size, from where, and what is odd about them."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
-from jaxgen.data.source import COUNTED, Examples, Named, described, name_of
+from jaxgen.data.layout import few
+from jaxgen.data.source import COUNTED, Examples, described, name_of
 
 NAMED = 4  # class names that one line shows
 MEND = 'split="train" and split="test" of one folder, of the same share and seed, have nothing in common'
@@ -31,25 +30,21 @@ def _common(train: Examples, test: Examples) -> tuple[str, ...]:
     known = set(_files(train))
     if not (same := [name for name in _files(test) if name in known]):
         return ()
-    names = shown(same, 2)
+    names = few(same, 2)
     return (f"{len(same):,} of {len(test):,} test examples are training examples too ({names}): {MEND}",)
 
 
 def _files(examples: Examples) -> list[str]:
-    """Return the names of the examples that have one: not those that are only counted."""
-    names = (name_of(examples, i) for i in range(len(examples))) if isinstance(examples, Named) else ()
-    return [name for i, name in enumerate(names) if name != COUNTED.format(i)]
-
-
-def shown(names: Sequence[str], most: int = NAMED) -> str:
-    """Return the first names, parted by commas, and a mark where there are more."""
-    return ", ".join(names[:most]) + (", …" if len(names) > most else "")
+    """Return the examples' names; none where they are only counted."""
+    if name_of(examples, 0) == COUNTED.format(0):
+        return []
+    return [name_of(examples, i) for i in range(len(examples))]
 
 
 def _classes(classes: tuple[str, ...]) -> str:
     if not classes:
         return ""
-    return f" of {len(classes)} class{'es' if len(classes) > 1 else ''} ({shown(classes)})"
+    return f" of {len(classes)} class{'es' if len(classes) > 1 else ''} ({few(classes, NAMED)})"
 
 
 def size(shape: tuple[int, ...]) -> str:
