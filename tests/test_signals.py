@@ -48,6 +48,19 @@ def test_under_nohup_a_closed_terminal_is_ignored():
     assert (process.returncode, out, err) == (0, "done\n", "")
 
 
+def test_a_signal_after_the_work_is_done_changes_nothing():
+    code = """
+import os, signal
+class Last:
+    def __del__(self): os.kill(os.getpid(), signal.SIGINT)  # Python has given up its own handlers here
+last = Last()
+print("done")
+"""
+    process = running(code)
+    assert process.communicate(timeout=20) == ("done\n", "")
+    assert process.returncode == 0
+
+
 def test_a_childs_signal_is_not_its_parents():
     code = """
 import multiprocessing, time
@@ -114,6 +127,6 @@ def test_a_signal_soon_after_the_start_is_one_line(command, seconds, tmp_path):
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err == "SIGINT: stopped\n"
+    ended = (process.returncode, err)
+    assert ended == (130, "SIGINT: stopped\n") or (command[-1] == "doctor" and ended == (0, ""))  # it was quicker
     assert not (tmp_path / "run" / "experiment.json").exists()

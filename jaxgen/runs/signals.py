@@ -4,6 +4,7 @@ Python calls a signal's handler between two of its own instructions. Where the p
 as in XLA's compiler, a thread that the kernel wakes directly acts in the handler's stead.
 """
 
+import atexit
 import contextlib
 import os
 import signal
@@ -73,12 +74,19 @@ def end_at_once() -> None:
     """
     for number in _heard():
         signal.signal(number, lambda number, frame: _end(number, "stopped"))
+    atexit.register(_ignore)  # before all others, and so called after them
     wake, woken = socket.socketpair()
     wake.setblocking(False)
     signal.set_wakeup_fd(wake.detach(), warn_on_full_buffer=False)
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=_forget)  # a child's signals are not its parent's
     threading.Thread(target=_listen, args=(woken,), name="signals", daemon=True).start()
+
+
+def _ignore() -> None:
+    """Let the process end with its own status: its work is done, and Python is about to give up its handlers."""
+    for number in _heard():
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _forget() -> None:
