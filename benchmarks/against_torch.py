@@ -7,6 +7,10 @@ steps (forward, loss, backward, optimizer, EMA) on batches that lie on the devic
 round, so that what disturbs the machine disturbs all. Nets whose parameters differ in number are not compared. Steps
 follow each other as in training, and the clock stops when the last one of a turn is done. Float32 products take TF32 on
 a GPU on both sides, as is jax's default there; bfloat16 is torch.autocast on torch's side.
+
+The workloads sample_1, sample_16 and sample_64 draw so many images of the net of configs/diffusion/digits_edm.py, by
+Euler's method on EDM's schedule; torch's side is diffusers' UNet2DModel and EDMEulerScheduler, which PYTHON then needs.
+A "step" is one such drawing, from noise to images on the host, and the net's FLOPs are those of one evaluation.
 """
 
 import argparse
@@ -27,7 +31,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from step_server import DTYPES, MODES, WORKLOADS
+from step_server import DTYPES, MODES, SAMPLING, TRAINING, WORKLOADS
 
 from jaxgen.errors import UserError
 
@@ -273,23 +277,23 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--threads: this system cannot bind processes to fewer cores; leave it out")
     if args.record and not args.record.resolve().parent.is_dir():
         raise UserError(f"--record: there is no folder {args.record.resolve().parent}")
+    needed = "torch, diffusers" if set(args.workloads) & set(SAMPLING) else "torch"
     try:
-        found = subprocess.run([args.torch, "-c", "import torch"], capture_output=True, text=True)
+        found = subprocess.run([args.torch, "-c", f"import {needed}"], capture_output=True, text=True)
         why = found.stderr.strip().splitlines()[-1:] if found.returncode else []
     except OSError as error:
         why = [str(error)]
     if why:
         raise UserError(
-            f"--torch {args.torch} has no torch ({why[0]}); make an environment that has: python -m venv torchenv && "
-            "torchenv/bin/pip install torch --index-url https://download.pytorch.org/whl/cpu, then --torch "
-            "torchenv/bin/python"
+            f"--torch {args.torch} lacks {needed} ({why[0]}); make an environment that has it: python -m venv "
+            f"torchenv && torchenv/bin/pip install {needed.replace(',', '')}, then --torch torchenv/bin/python"
         )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch", default=sys.executable, metavar="PYTHON", help="interpreter that has torch")
-    parser.add_argument("--workloads", type=_names, default=list(WORKLOADS), help=f"of {','.join(WORKLOADS)}")
+    parser.add_argument("--workloads", type=_names, default=list(TRAINING), help=f"of {','.join(WORKLOADS)}")
     parser.add_argument("--modes", type=_names, default=["eager", "compile"], help=f"of {','.join(MODES)}")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--rounds", type=int, default=15)

@@ -1,6 +1,7 @@
-"""jaxgen's side of benchmarks/against_torch.py: the compiled train step of five experiments on fake data."""
+"""jaxgen's side of benchmarks/against_torch.py: compiled training steps on fake data, and compiled samplers."""
 
 import argparse
+import dataclasses
 import json
 import pathlib
 import platform
@@ -10,7 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from step_server import BATCHES, DTYPES, WORKLOADS, Workload, serve
+from step_server import BATCHES, DTYPES, EVALUATIONS, SAMPLING, TRAINING, Workload, serve
 
 from jaxgen.adversarial.losses import NonSaturating
 from jaxgen.data.batches import DataSpec, Pipeline, rows_at
@@ -21,7 +22,7 @@ from jaxgen.diffusion.predictions import Direct, EdmPreconditioning
 from jaxgen.diffusion.quantities import Eps
 from jaxgen.diffusion.sampling import Sampling
 from jaxgen.diffusion.sampling_schedules import Rho, Trailing
-from jaxgen.diffusion.solvers import Heun
+from jaxgen.diffusion.solvers import Euler, Heun
 from jaxgen.diffusion.stochastic import Ancestral
 from jaxgen.experiment import Experiment
 from jaxgen.learner import Learner
@@ -42,6 +43,7 @@ from jaxgen.parallel.mesh import put_batch
 from jaxgen.pictures.pixels import to_float
 from jaxgen.plan.flops import flops
 from jaxgen.program import Program
+from jaxgen.sampling import draw
 from jaxgen.typing import Precision
 
 
@@ -71,16 +73,28 @@ def fcn_resnet50(dtype: Precision) -> Experiment:
     return _experiment(Segmentation(net=net, aux_weight=0.5), source, 4)
 
 
-def songunet(dtype: Precision) -> Experiment:
-    module = SongUNet(model_channels=64, multipliers=(1, 2, 2), blocks=2, attention=(16,), dtype=dtype)
-    objective = Diffusion(
+def _edm(module: SongUNet, sampling: Sampling) -> Diffusion:
+    return Diffusion(
         net=Learner(module=module, optimizer=_adam(1e-3), ema=(ConstantEma(decay=0.999),)),
         path=Edm(),
         prediction=EdmPreconditioning(sigma_data=0.5),
         noise_distribution=LogNormal(mean=-1.2, std=1.2),
-        sampling=Sampling(solver=Heun(), schedule=Rho(steps=18)),
+        sampling=sampling,
     )
+
+
+def songunet(dtype: Precision) -> Experiment:
+    module = SongUNet(model_channels=64, multipliers=(1, 2, 2), blocks=2, attention=(16,), dtype=dtype)
+    objective = _edm(module, Sampling(solver=Heun(), schedule=Rho(steps=18)))
     return _experiment(objective, FakeLabels(height=32, width=32, classes=0, size=16 * BATCHES), 16)
+
+
+def sampler(dtype: Precision, count: int) -> Experiment:
+    """The net of configs/diffusion/digits_edm.py, which draws `count` images a call."""
+    module = SongUNet(model_channels=32, multipliers=(1, 2), blocks=1, attention=(), dtype=dtype)
+    objective = _edm(module, Sampling(solver=Euler(), schedule=Rho(steps=EVALUATIONS)))
+    experiment = _experiment(objective, FakeLabels(height=8, width=8, channels=1, classes=0, size=count), count)
+    return dataclasses.replace(experiment, test_batch_size=count)
 
 
 def dit_s2(dtype: Precision) -> Experiment:
@@ -174,15 +188,30 @@ class Training:
         jax.block_until_ready((self.state, self.scalars))
 
 
+class Drawing:
+    """An untrained net, and the sampler that `jaxgen sample` calls."""
+
+    def __init__(self, experiment: Experiment):
+        self.program = program(experiment)
+        self.state = self.program.init()
+
+    def step(self, number: int) -> None:
+        count = self.program.experiment.test_batch_size
+        draw(self.program, self.state, range(number * count, (number + 1) * count))
+
+    def wait(self) -> None:
+        """Do nothing: samples are on the host when `step` returns."""
+
+
 def workload(name: str, dtype: Precision) -> Workload:
     jax.clear_caches()
-    training = Training(EXPERIMENTS[name](dtype))
-    nets = training.program.shapes.nets.values()
+    made = Drawing(sampler(dtype, SAMPLING[name])) if name in SAMPLING else Training(EXPERIMENTS[name](dtype))
+    nets = made.program.shapes.nets.values()
     return Workload(
         parameters=sum(x.size for net in nets for x in jax.tree.leaves(net.params)),
-        forward_flops=forward_flops(training.program),
-        step=training.step,
-        wait=training.wait,
+        forward_flops=forward_flops(made.program),
+        step=made.step,
+        wait=made.wait,
     )
 
 
@@ -191,7 +220,7 @@ def main() -> int:
     parser.add_argument("folder", type=pathlib.Path, help="where to write the batches, for torch's side")
     parser.add_argument("--dtype", choices=DTYPES, required=True)
     args = parser.parse_args()
-    for name in WORKLOADS:
+    for name in TRAINING:
         write_batches(EXPERIMENTS[name](args.dtype), args.folder / name)
     device = jax.devices()[0]
     kind = device.device_kind if device.platform == "gpu" else platform.machine()

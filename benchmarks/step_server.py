@@ -13,7 +13,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-WORKLOADS = ("resnet18", "fcn_resnet50", "songunet", "dit_s2", "dcgan")
+TRAINING = ("resnet18", "fcn_resnet50", "songunet", "dit_s2", "dcgan")
+SAMPLING = {"sample_1": 1, "sample_16": 16, "sample_64": 64}  # samples a call; torch's side needs diffusers, too
+EVALUATIONS = 35  # of the net, for each sample
+WORKLOADS = (*TRAINING, *SAMPLING)
 DTYPES = ("float32", "bfloat16")
 MODES = ("eager", "eager_channels_last", "compile", "compile_channels_last", "compile_graphs")  # of torch
 BATCHES = 4  # different ones, taken in turn
@@ -22,13 +25,13 @@ WARM_UP = 3  # steps before anything is timed: they compile, tune and fill cache
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """One training, ready to run."""
+    """One training or sampler, ready to run."""
 
     parameters: int
     forward_flops: int
     """Of each net once (of a discriminator twice), on one batch; without products with padding."""
     step: Callable[[int], None]
-    """Start the training step of this number."""
+    """Start the training step, or the drawing of samples, of this number."""
     wait: Callable[[], None]
     """Return when all steps are done."""
 

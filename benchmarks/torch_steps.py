@@ -1,7 +1,8 @@
-"""Torch's side of benchmarks/against_torch.py: five training steps, as one who knows torch writes them.
+"""Torch's side of benchmarks/against_torch.py: five training steps, as one who knows torch writes them, and a sampler.
 
-Needs torch only, of 2.6 or later. Every mode has fused optimizers, scaled_dot_product_attention and cuDNN's own choice
-of algorithms; on a GPU maps are channels_last, and float32 products take TF32, as jax's do.
+Needs torch only, of 2.6 or later; sampling needs diffusers, too. Every mode has fused optimizers,
+scaled_dot_product_attention and cuDNN's own choice of algorithms; on a GPU maps are channels_last, and float32 products
+take TF32, as jax's do.
 """
 
 import argparse
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from step_server import DTYPES, MODES, Workload, serve
+from step_server import DTYPES, EVALUATIONS, MODES, SAMPLING, Workload, serve
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -206,6 +207,41 @@ MAKE: dict[str, Callable[[Run], Made]] = {
 }
 
 
+def sampler(run: Run, count: int) -> Made:
+    """Diffusers' net and scheduler, in the loop of its pipelines; the net is that of jaxgen_steps.sampler."""
+    import diffusers  # here, since training steps do not need it
+
+    plain = run.place(
+        diffusers.UNet2DModel(
+            sample_size=8,
+            in_channels=1,
+            out_channels=1,
+            block_out_channels=(32, 64),
+            layers_per_block=1,
+            down_block_types=("ResnetDownsampleBlock2D",) * 2,
+            up_block_types=("ResnetUpsampleBlock2D",) * 2,
+            attention_head_dim=None,  # one head
+            norm_num_groups=8,
+        )
+    ).eval()
+    for blocks in (*plain.down_blocks, *plain.up_blocks):  # DDPM++ projects the shortcuts that resample, too
+        for block in getattr(blocks, "downsamplers", None) or getattr(blocks, "upsamplers", None) or ():
+            block.conv_shortcut = run.place(nn.Conv2d(block.in_channels, block.out_channels, 1))
+    net, scheduler = run.compiled(plain), diffusers.EDMEulerScheduler()
+
+    @torch.inference_mode()
+    def step(batch: Batch) -> None:
+        scheduler.set_timesteps(EVALUATIONS, device=run.device)
+        x = torch.randn(count, 1, 8, 8, device=run.device) * scheduler.init_noise_sigma
+        for t in scheduler.timesteps:
+            with run.cast():
+                output = net(scheduler.scale_model_input(x, t), t).sample
+            x = scheduler.step(output, t, x).prev_sample
+        x.cpu()
+
+    return [plain], lambda batch: plain(torch.zeros(count, 1, 8, 8, device=run.device), 1.0), step
+
+
 def read_batches(folder: pathlib.Path, device: torch.device) -> Iterator[Batch]:
     """Yield the batches that jaxgen's side wrote: images as [b c h w], ids as int64."""
     for arrays in json.loads((folder / "batches.json").read_text()):
@@ -241,8 +277,8 @@ def forward_flops(forward: Callable[[Batch], Any], batch: Batch) -> int:
 
 def workload(name: str, run: Run, folder: pathlib.Path) -> Workload:
     torch._dynamo.reset()
-    nets, forward, step = MAKE[name](run)
-    batches = list(read_batches(folder / name, run.device))
+    nets, forward, step = sampler(run, SAMPLING[name]) if name in SAMPLING else MAKE[name](run)
+    batches = [{}] if name in SAMPLING else list(read_batches(folder / name, run.device))
 
     def numbered(number: int) -> None:
         if run.mode.compiler == "reduce-overhead":

@@ -17,12 +17,13 @@ from jaxgen.metrics.outlook import Outlook
 from jaxgen.metrics.view import REAL, Samples, Split
 from jaxgen.noise import numbered
 from jaxgen.objective import Density, Generative, Metrics, Objective
-from jaxgen.parallel.mesh import batch_parts, process_rows, put_batch
+from jaxgen.parallel.mesh import batch_parts, batch_sharding, process_rows, put_batch
 from jaxgen.pictures.pixels import to_float
 from jaxgen.program import Program
-from jaxgen.sampling import Asked, asked, draw, in_batches, proportional, spread
+from jaxgen.progress import Heard, counted, unheard
+from jaxgen.sampling import Asked, asked, batch_by_batch, draw_batches, proportional, spread
 from jaxgen.state import State
-from jaxgen.typing import Example
+from jaxgen.typing import Example, Spec
 
 
 def sums(
@@ -48,21 +49,40 @@ def sums(
 
 
 def evaluation_batches(
-    program: Program, examples: Examples, size: int | None = None
+    program: Program, examples: Examples, size: int | None = None, hear: Heard = unheard
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Return every test example once, in batches of `test_batch_size` (or `size`), or what next divides over devices.
+    """Yield every test example once, in batches of `test_batch_size` (or `size`), or what next divides over devices.
 
-    Of each batch a process gets the rows that its devices hold.
+    Of each batch a process gets the rows that its devices hold. `hear` hears how many examples are done.
     """
     mesh, pipeline = program.mesh, program.experiment.test
     size = divided(program, size or program.experiment.test_batch_size)
-    return batches.test_batches(
+    made = batches.test_batches(
         examples,
         pipeline.transforms,
         batch_size=size,
         rows=process_rows(mesh, size),
         workers=pipeline.workers,
     )
+    hear("evaluation", 0, len(examples))
+    for number, batch in enumerate(made, 1):
+        yield batch
+        hear("evaluation", min(number * size, len(examples)), len(examples))
+
+
+def evaluated(program: Program, examples: Examples) -> Spec:
+    """Return the shapes of a batch of an evaluation, with shardings.
+
+    Of one example: those that are measured one by one may differ in size.
+    """
+    row = batches.rows_at(examples, program.experiment.test.transforms, [0])
+    size, mesh = divided(program, program.experiment.test_batch_size), program.mesh
+    spec = {name: ((size, *array.shape[1:]), array.dtype) for name, array in row.items()}
+    spec |= {"valid": ((size,), np.dtype(np.bool_)), "index": ((size,), np.dtype(np.int32))}
+    return {
+        name: jax.ShapeDtypeStruct(shape, dtype, sharding=batch_sharding(mesh, shape))
+        for name, (shape, dtype) in spec.items()
+    }
 
 
 def divided(program: Program, size: int) -> int:
@@ -72,12 +92,16 @@ def divided(program: Program, size: int) -> int:
 
 
 def evaluate(
-    program: Program, state: State, guide: State | None = None, say: Callable[[str], None] = lambda line: None
+    program: Program,
+    state: State,
+    guide: State | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    hear: Heard = unheard,
 ) -> dict[str, Any]:
     """Evaluate a state on its experiment's test data and, where the experiment has metrics of samples, by these.
 
-    The result is ready for JSON; `say` hears where there are more or fewer examples than the run had. Raises UserError
-    where there is no test data, or its classes or channels are not the run's.
+    The result is ready for JSON; `say` hears where there are more or fewer examples than the run had, and `hear` how
+    far it is. Raises UserError where there is no test data, or its classes or channels are not the run's.
     """
     experiment, data = program.experiment, program.data
     test_set = identity.opened(data, experiment.test.source)
@@ -85,12 +109,12 @@ def evaluate(
     check(program, train_set, test_set)
     for line in identity.count_notes(data, training=None if train_set is None else len(train_set), test=len(test_set)):
         say(line)
-    total = sums(program, state, evaluation_batches(program, test_set))
+    total = sums(program, state, evaluation_batches(program, test_set, hear=hear))
     if total is None:
         raise UserError("the test data is empty")
     results = accumulators.results(total, test_set.classes)
     if train_set is not None:
-        results |= SampleEvaluator(program, state, train_set, test_set, guide=guide).measure()
+        results |= SampleEvaluator(program, state, train_set, test_set, guide=guide, hear=hear).measure()
     return results
 
 
@@ -99,16 +123,12 @@ def check(program: Program, train_set: Examples | None, test_set: Examples) -> N
 
     `train_set` may be None where the experiment has no metrics of samples.
     """
-    # Of one example: those that are measured one by one may differ in size.
-    row = batches.rows_at(test_set, program.experiment.test.transforms, [0])
-    prepared = {name: (array.shape[1:], array.dtype) for name, array in row.items()}
+    batch = evaluated(program, test_set)
+    prepared = {name: (s.shape[1:], s.dtype) for name, s in batch.items() if name not in ("valid", "index")}
     identity.check_channels(program.data, prepared)
     if program.experiment.metrics and train_set is not None:
         expected = _outlook(program.objective, prepared["image"][0], train_set, test_set)
         outlook.check(program.experiment.metrics, expected)
-    size = divided(program, program.experiment.test_batch_size)
-    batch = {name: jax.ShapeDtypeStruct((size, *shape), dtype) for name, (shape, dtype) in prepared.items()}
-    batch |= {"valid": jax.ShapeDtypeStruct((size,), np.bool_), "index": jax.ShapeDtypeStruct((size,), np.int32)}
     try:
         with jax.set_mesh(program.mesh):
             program.evaluate.function.eval_shape(program.shapes, batch)
@@ -167,8 +187,9 @@ class SampleEvaluator:
         *,
         guide: State | None = None,
         stop: Callable[[], None] = lambda: None,
+        hear: Heard = unheard,
     ) -> None:
-        self._program, self._state, self._guide, self._stop = program, state, guide, stop
+        self._program, self._state, self._guide, self._stop, self._hear = program, state, guide, stop, hear
         self._sets = {"train": train_set, "test": test_set}
         self._labels: dict[Split, np.ndarray | None] = {}  # of the splits whose rows were read
         # Samples have the shape of the test examples, whatever training crops.
@@ -184,11 +205,11 @@ class SampleEvaluator:
         """
         numbers = np.arange(n)
         condition = self._asked(numbers, like)
-        image = draw(
+        images = draw_batches(
             self._sampled, self._state, numbers, self._program.experiment.seed,
             condition=condition, guide=self._guide, stop=self._stop,
         )  # fmt: skip
-        return Samples(image, condition.get("label"))
+        return Samples(self._whole(images, "samples", n), condition.get("label"))
 
     def _asked(self, numbers: np.ndarray, like: Split | None) -> Asked:
         if like is None:
@@ -219,7 +240,11 @@ class SampleEvaluator:
     def map(self, f: Callable[[jax.Array], jax.Array], images: np.ndarray) -> np.ndarray:
         """Return f of the images, computed in batches of one shape."""
         program = self._program
-        return in_batches(program.mesh, program.map(f), images, size=min(len(images), 256), stop=self._stop)
+        parts = batch_by_batch(program.mesh, program.map(f), images, size=min(len(images), 256), stop=self._stop)
+        return self._whole(parts, "features", len(images))
+
+    def _whole(self, parts: Iterator[np.ndarray], what: str, count: int) -> np.ndarray:
+        return np.concatenate(list(counted(parts, self._hear, what, count)))
 
     def log_likelihood(
         self,
@@ -244,7 +269,8 @@ class SampleEvaluator:
             return run(self._state, image, keys, condition)
 
         size = program.experiment.test_batch_size
-        return in_batches(program.mesh, one, images, keys, condition, size=size, stop=self._stop)
+        parts = batch_by_batch(program.mesh, one, images, keys, condition, size=size, stop=self._stop)
+        return self._whole(parts, "likelihoods", len(images))
 
     def measure(self) -> dict[str, Any]:
         """Return what the experiment's metrics find, ready for JSON, and under `protocol` how they found it."""

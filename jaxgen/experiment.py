@@ -10,6 +10,7 @@ from jaxgen.parallel.mesh import MeshShape
 from jaxgen.parallel.rules import Replicated, Rule
 from jaxgen.runs.divergence import Divergence, Stop
 from jaxgen.runs.logs import JsonLines, TensorBoard, Terminal
+from jaxgen.runs.report import Report
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,7 @@ class Experiment:
     evaluate_every: int = 0
     """Steps between evaluations; 0: only at the end."""
     preview_every: int = 100
-    """Steps between previews."""
+    """Steps between previews; the first one comes with the first line of metrics."""
     checkpoint_every: int = 200
     """Steps between checkpoints; the last step always leaves one."""
     keep: int = 2
@@ -49,8 +50,8 @@ class Experiment:
     """How the devices are laid out."""
     rule: Rule = Replicated()
     """Where parameters, optimizer state and EMAs lie on the mesh."""
-    loggers: tuple[Any, ...] = (Terminal(), JsonLines(), TensorBoard())
-    """Where metrics, previews and notes go, of `Logger`: Terminal, JsonLines, TensorBoard, WandB, or one's own."""
+    loggers: tuple[Any, ...] = (Terminal(), JsonLines(), TensorBoard(), Report())
+    """Where metrics, previews and notes go, of `Logger`: Terminal, JsonLines, TensorBoard, Report, WandB, one's own."""
     divergence: Divergence = Stop()
     """What happens when a loss or a gradient is not finite any more."""
     watchdog: Any = None

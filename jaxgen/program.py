@@ -20,6 +20,7 @@ from jaxgen.objective import Density, Generative, Metrics, Objective, Prediction
 from jaxgen.parallel import compiler, memory
 from jaxgen.parallel.activations import constrained
 from jaxgen.parallel.mesh import batch_sharding, check_batch, process_rows, put_batch, replicated, with_shardings
+from jaxgen.parallel.on_mesh import OnMesh
 from jaxgen.parallel.rules import shardings
 from jaxgen.pictures.panels import Picture
 from jaxgen.pictures.pixels import to_float
@@ -28,23 +29,6 @@ from jaxgen.typing import Batch, Condition, Spec, Tree
 
 ROUNDING = 0.01  # what a value may exceed 1 by
 LARGE = 1 << 24  # numbers in an image from which on its memory is looked at before the net is called
-
-
-@dataclasses.dataclass(frozen=True)
-class OnMesh[**P, R]:
-    """A jitted function that runs under its mesh."""
-
-    mesh: Mesh
-    function: Any  # what jax.jit returned
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        with jax.set_mesh(self.mesh):
-            return self.function(*args, **kwargs)
-
-    def lower(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Trace and lower the function for these arguments, or shapes."""
-        with jax.set_mesh(self.mesh):
-            return self.function.lower(*args, **kwargs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,17 +76,28 @@ class Program:
 
     # --- training -----------------------------------------------------------------------------------------------------
 
-    def init(self) -> State:
-        """Make the first state, every array born where it belongs, with the weights that learners start from.
+    def weights(self) -> dict[str, Tree]:
+        """Read the weights that learners start from, those of each net that has some.
 
-        Raises UserError where such weights are not there or do not fit, before anything is compiled.
+        Raises UserError where they are not there or do not fit.
         """
         learners = self.objective.learners.items()
-        own = {name: {"params": net.params, **net.stats} for name, net in self.shapes.nets.items()}
-        read = {name: learner.weights.read(own[name]) for name, learner in learners if learner.weights is not None}
+        return {n: learner.weights.read(self._variables(n)) for n, learner in learners if learner.weights is not None}
+
+    def _variables(self, name: str) -> Tree:
+        net = self.shapes.nets[name]
+        return {"params": net.params, **net.stats}
+
+    def init(self, weights: Mapping[str, Tree] | None = None) -> State:
+        """Make the first state, every array born where it belongs, with the weights that learners start from.
+
+        They are read unless they are given. Raises UserError as `weights` does, before anything is compiled.
+        """
+        read = self.weights() if weights is None else weights
         state = self._init()
-        for name, weights in read.items():
-            placed = jax.tree.map(lambda x, s: jax.device_put(np.asarray(x, s.dtype), s.sharding), weights, own[name])
+        for name, found in read.items():
+            own = self._variables(name)
+            placed = jax.tree.map(lambda x, s: jax.device_put(np.asarray(x, s.dtype), s.sharding), found, own)
             params, net = placed.pop("params"), state.nets[name]
             ema = tuple(jax.tree.map(jnp.copy, params) for _ in net.ema)
             state.nets[name] = net.replace(params=params, stats=placed, ema=ema)

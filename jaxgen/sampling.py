@@ -143,13 +143,6 @@ def spread(m: int, n: int) -> Numbers:
     return (2 * np.arange(n) + 1) * m // (2 * n)
 
 
-def in_batches(
-    mesh: Mesh, run: Callable[..., jax.Array], *arrays: Any, size: int, stop: Callable[[], None] = lambda: None
-) -> np.ndarray:
-    """Return `run` of the rows of trees of arrays; see `batch_by_batch`."""
-    return np.concatenate(list(batch_by_batch(mesh, run, *arrays, size=size, stop=stop)))
-
-
 def batch_by_batch(
     mesh: Mesh, run: Callable[..., jax.Array], *arrays: Any, size: int, stop: Callable[[], None] = lambda: None
 ) -> Iterator[np.ndarray]:
@@ -160,8 +153,14 @@ def batch_by_batch(
     """
     parts, n = batch_parts(mesh), len(jax.tree.leaves(arrays)[0])
     size = -(-size // parts) * parts
+    pending: jax.Array | None = None
     for begin in range(0, n, size):
         stop()
         at = np.arange(begin, begin + size) % n
         part = jax.device_put(jax.tree.map(lambda x, at=at: x[at], arrays), batch_sharding(mesh))
-        yield jax.device_get(run(*part))[: n - begin]
+        new = run(*part)
+        if pending is not None:  # read one batch late, so that the device never waits for the host
+            yield jax.device_get(pending)
+        pending = new
+    if pending is not None:
+        yield jax.device_get(pending)[: n - (n - 1) // size * size]

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 
+from jaxgen.config import files
 from jaxgen.errors import UserError
 
 BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
@@ -109,6 +110,14 @@ def test_a_server_answers_in_lines_of_json_whatever_libraries_print():
 def test_nets_have_as_many_parameters_as_those_published(steps, name, parameters):
     program = steps.program(steps.EXPERIMENTS[name]("float32"))
     assert sum(x.size for x in jax.tree.leaves(program.shapes.nets["net"].params)) == parameters
+
+
+def test_samples_are_drawn_by_the_net_of_digits_edm(steps):
+    mine = steps.sampler("float32", 16)
+    shipped = files.load(pathlib.Path("configs/diffusion/digits_edm.py")).objective.net.module
+    assert mine.objective.net.module == shipped
+    assert mine.objective.protocol()["nfe"] == steps.EVALUATIONS
+    assert mine.test_batch_size == 16
 
 
 def test_torch_reads_the_bytes_that_jaxgen_trains_on(steps, tmp_path):

@@ -274,6 +274,7 @@ def test_a_finished_run_goes_on_for_more_steps(tmp_path):
     assert json.loads(folder.eval.read_text())["step"] == 6
     rows = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
     assert [(row["step"], row["split"]) for row in rows] == [
-        (2, "train"), (3, "train"), (3, "test"), (4, "train"), (6, "train"), (6, "test"),
+        (2, "train"), (3, "train"), (3, "test"), (3, "time"),
+        (4, "train"), (6, "train"), (6, "test"), (6, "time"),
     ]  # fmt: skip
     assert restore(RunFolder(folder.path), None, pytest.fail).step == 6

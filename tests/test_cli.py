@@ -72,7 +72,7 @@ def test_a_run_folder_holds_what_the_readme_says(trained):
     assert re.search(r"^jax \d", text, re.M)
     assert re.search(r"^commit [0-9a-f]{40}\+?$|^commit unknown", text, re.M)
     previews = sorted(path.name for path in (trained / "previews").iterdir())
-    assert previews == ["step_00000004_masks.png"]
+    assert previews == ["step_00000002_masks.png", "step_00000004_masks.png"]  # the first comes with the first metrics
     assert size(trained / "previews" / previews[0])[0] > 300
     rows = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert {"loss", "images_per_second", "data_wait"} <= rows[0].keys()
@@ -155,7 +155,9 @@ def test_doctor_tells_versions_and_what_is_missing(capsys):
     assert found["packages"]["jax"].startswith("0.")
     assert set(found["extras"]) == {"cuda", "tpu", "plan", "prepare"}
     assert cli.main(["doctor"]) == 0
-    assert "uv sync --extra" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "uv sync --extra" in shown
+    assert all(f"{name}={value} (" in shown for name, value in found["compiler_options"].items())
 
 
 def test_help_lists_every_field_with_its_default(tmp_path):

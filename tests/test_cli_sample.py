@@ -372,15 +372,6 @@ def test_samples_that_are_not_finite_are_named(game, tmp_path, capsys, monkeypat
     assert np.asarray(Image.open(tmp_path / "a.png"))[6, 6 + 102].tolist() == list(sheet.WRONG)
 
 
-def test_samples_are_announced_where_they_take_long(capsys, monkeypatch):
-    times = iter([0.0, 100.0, 105.0, 116.0, 130.0])
-    monkeypatch.setattr(sample, "time", types.SimpleNamespace(monotonic=lambda: next(times)))
-    batches = [np.zeros((2, 1))] * 4
-    assert [len(x) for x in sample._announced(iter(batches), 8)] == [2] * 4
-    # The first batch waited for the compiler; from then on two samples took 5 seconds, and then four took 16.
-    assert capsys.readouterr().err.splitlines() == ["4 of 8 samples, 0:10 min left", "6 of 8 samples, 0:08 min left"]
-
-
 def test_a_name_goes_before_a_number(capsys):
     classes = ("7", "cat", "Cat, wild", "1")
     assert [generator._label(text, classes) for text in ("cat", "1", "0", "2", "CAT, WILD")] == [1, 3, 0, 2, 2]

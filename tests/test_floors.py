@@ -10,13 +10,17 @@ from processes import ROOT
 
 from jaxgen import loop, objective
 
+# What reads a run folder, or a config's docstring, without its experiment.
+STORED = (
+    "config.annotations", "config.moved", "config.project", "config.codec", "config.catalogue", "runs.files",
+)  # fmt: skip
 # Rooms, or single files of a room, from the bottom up. A file imports from its own floor and from those below.
 FLOORS = [
-    ("typing", "errors", "tree", "noise"),
-    ("state", "nn", "pictures", "data", "metrics.accumulators", "metrics.fidelity"),
-    ("optim", "parallel", "diffusion", "supervised"),
-    ("learner", "models"),
-    ("adversarial", "objective", "runs.logs", "runs.divergence", "runs.watchdog", "runs.wandb"),
+    ("typing", "errors", "tree", "noise", "progress"),
+    ("state", "nn", "pictures", "data", "metrics.accumulators", "metrics.fidelity", *STORED),
+    ("optim", "parallel", "diffusion", "supervised", "runs.lock"),
+    ("learner", "models", "report"),
+    ("adversarial", "objective", "runs.logs", "runs.divergence", "runs.watchdog", "runs.wandb", "runs.report"),
     ("weights", "features", "objectives"),
     ("experiment", "metrics"),
     ("program", "config"),
@@ -41,6 +45,7 @@ NEVER = [
     (("data",), ("models", "objectives", "nn", "optim", "parallel", *THEORY), "data is numpy only"),
     (("diffusion",), ("adversarial",), "samplers know no games"),
     (("adversarial",), ("diffusion",), "games know no samplers"),
+    (("report",), ("experiment", "objectives", "program", "commands"), "a report reads files, and rebuilds nothing"),
 ]
 
 

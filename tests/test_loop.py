@@ -26,7 +26,8 @@ def test_everything_comes_at_its_step(tmp_path):
     results = loop.train(experiment, folder)
     assert [row["step"] for row in rows(folder) if row["split"] == "train"] == [3, 6, 7]
     assert [row["step"] for row in rows(folder) if row["split"] == "test"] == [5, 7]
-    assert sorted(p.name for p in folder.previews.iterdir()) == ["step_00000004_masks.png", "step_00000007_masks.png"]
+    # The first preview comes with the first line of metrics.
+    assert sorted(p.name for p in folder.previews.iterdir()) == [f"step_0000000{k}_masks.png" for k in (3, 4, 7)]
     assert sorted(int(p.name) for p in folder.checkpoints.iterdir() if p.name.isdigit()) == [3, 6, 7]
     assert json.loads(folder.eval.read_text()) == {"step": 7, "metrics": results}
     assert folder.experiment == experiment
@@ -54,6 +55,7 @@ def test_lines_of_steps_that_come_again_are_dropped(tmp_path):
     log = JsonLines().open(info(0))
     for step in (2, 4, 6):
         log.write(step, "train", {"loss": float("nan") if step == 4 else 0.5})
+    log.write(6, "time", {"compile": 3.0})  # spent, whatever comes again
     log.close()
     with path.open("a") as file:
         file.write('{"step": 8, "split": "tr')  # a crash cut it short
@@ -62,6 +64,7 @@ def test_lines_of_steps_that_come_again_are_dropped(tmp_path):
     assert [json.loads(line) for line in path.read_text().splitlines()] == [
         {"step": 2, "split": "train", "loss": 0.5},
         {"step": 4, "split": "train", "loss": None},
+        {"step": 6, "split": "time", "compile": 3.0},
     ]
 
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, features
 
 from jaxgen.errors import UserError
 from jaxgen.metrics.view import as_shown
-from jaxgen.pictures import sheet, text
+from jaxgen.pictures import previews, sheet, text
 from jaxgen.pictures.colours import palette, tint
 from jaxgen.pictures.panels import Curves, Panels
 from jaxgen.pictures.pixels import to_float
@@ -81,6 +81,18 @@ def test_points_of_other_dimensions_are_drawn_by_their_first_numbers(numbers, co
     dark = np.argwhere(page[1 : sheet.PLANE + 1, 1 : sheet.PLANE + 1].sum(-1) < 700)
     middle = [sheet.PLANE // 2, int(sheet.PLANE * 0.99)] if numbers == 1 else [4, int(sheet.PLANE * 0.99)]
     assert np.abs(dark - middle).max() <= 3
+
+
+def test_pictures_of_points_have_titles_a_frame_and_a_scale():
+    cloud = jnp.array([[1.0, 0.0], [0.0, -2.0]])
+    panels = previews.on_plane([cloud, 10 * cloud], ("near", "far"))
+    assert np.allclose(panels.reach, [[2.04, 20.4]])
+    page = sheet.draw(panels, ())
+    bare = sheet.draw(panels.replace(columns=(), reach=None), ())
+    assert page.shape[0] == bare.shape[0] + 20 + sheet.LINE + 2  # titles above, the scale below
+    size = panels.images.shape[2]
+    frame = page[sheet.GAP + 20 - 1, sheet.GAP - 1 : sheet.GAP + size + 1]
+    assert (frame == sheet.INK).all()
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])

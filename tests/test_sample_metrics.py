@@ -5,7 +5,7 @@ import functools
 import json
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import jax
@@ -224,11 +224,11 @@ def test_samples_like_a_split_have_its_classes_as_often(monkeypatch: pytest.Monk
     program = Program.of(experiment)
     asked = []
 
-    def draw(*args: Any, condition: dict[str, np.ndarray], **how: Any) -> np.ndarray:
+    def draw_batches(*args: Any, condition: dict[str, np.ndarray], **how: Any) -> Iterator[np.ndarray]:
         asked.append(condition["label"])
-        return np.zeros((len(condition["label"]), 1), np.float32)
+        yield np.zeros((len(condition["label"]), 1), np.float32)
 
-    monkeypatch.setattr(evaluation, "draw", draw)
+    monkeypatch.setattr(evaluation, "draw_batches", draw_batches)
     opened = experiment.train.source.open()
     rare = [i for i in range(len(opened)) if opened[i]["label"] == 0][:1]
     common = [i for i in range(len(opened)) if opened[i]["label"] == 1]

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+import time
 import types
 
 import jax
@@ -72,12 +73,47 @@ def test_a_logger_of_ones_own_hears_everything(tmp_path):
     kinds = [row[0] for row in HEARD]
     assert HEARD[0] == ("open", "mine", 0, 4, "0")
     assert [row[1] for row in HEARD if row[0] == "advance"] == [1, 2, 3, 4]
-    assert [row[1:3] for row in HEARD if row[0] == "write"] == [(2, "train"), (4, "train"), (4, "test")]
+    assert [row[1:3] for row in HEARD if row[0] == "write"] == [(2, "train"), (4, "train"), (4, "test"), (4, "time")]
+    assert HEARD[-2][3] == ["checkpoint", "compile", "data_wait", "evaluation", "preview", "step_seconds"]
     assert ("image", 4, "classes", "uint8") in HEARD
     assert any(row[0] == "say" and row[1].startswith("accuracy") for row in HEARD)
     assert kinds.count("close") == 1
     assert kinds[-1] == "close"
     assert not (tmp_path / "run" / "metrics.jsonl").exists()  # only what is asked for
+
+
+@dataclasses.dataclass(frozen=True)
+class Following:
+    """A logger that also hears how far an evaluation is."""
+
+    def open(self, run: RunInfo) -> Log:
+        return Follower()
+
+
+class Follower(Listener):
+    def progress(self, doing, done, total):
+        HEARD.append(("progress", doing, done, total))
+
+
+def test_a_logger_may_hear_how_far_an_evaluation_is(tmp_path):
+    experiment = dataclasses.replace(linear(), steps=1, loggers=(Following(),))  # 21 test examples in batches of 8
+    loop.train(experiment, RunFolder(tmp_path / "run"))
+    heard = [row[2:] for row in HEARD if row[:2] == ("progress", "evaluation")]
+    assert heard == [(0, 21), (8, 21), (16, 21), (21, 21)]
+
+
+def test_the_time_of_a_process_is_where_it_went(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    begin = time.perf_counter()
+    loop.train(dataclasses.replace(linear(), steps=4, loggers=(JsonLines(),)), folder)
+    spent = time.perf_counter() - begin
+    row = json.loads(folder.metrics.read_text().splitlines()[-1])
+    assert (row.pop("step"), row.pop("split")) == (4, "time")
+    assert min(row.values()) > 0
+    assert sum(row.values()) < spent
+    with pytest.raises(UserError):
+        loop.train(dataclasses.replace(wild(), loggers=(JsonLines(),)), RunFolder(tmp_path / "wild"))
+    assert json.loads((tmp_path / "wild" / "metrics.jsonl").read_text().splitlines()[-1])["split"] == "time"
 
 
 def test_loggers_and_watchdogs_may_change_and_the_policy_may_not(tmp_path):
@@ -201,7 +237,7 @@ def test_a_watchdog_hears_what_the_run_does(tmp_path):
     experiment = dataclasses.replace(linear(), steps=4, evaluate_every=2, preview_every=4, watchdog=Ear())
     loop.train(experiment, RunFolder(tmp_path / "run"))
     assert HEARD == [
-        (1, "step"), (2, "step"), (2, "evaluation"), (3, "step"), (3, "checkpoint"),
+        (1, "step"), (2, "step"), (2, "preview"), (2, "evaluation"), (3, "step"), (3, "checkpoint"),
         (4, "step"), (4, "checkpoint"), (4, "preview"), (4, "evaluation"), ("end",),
     ]  # fmt: skip
 

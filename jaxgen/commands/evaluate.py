@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import sys
 from typing import Any
 
 from jaxgen.commands import generator
@@ -18,6 +19,7 @@ from jaxgen.metrics.distribution import Distribution
 from jaxgen.metrics.view import with_samples
 from jaxgen.objective import Generative
 from jaxgen.parallel.processes import use_compilation_cache
+from jaxgen.progress import Line
 
 TEST = ("--test.", "--test-batch-size")  # options that say what a run is measured on
 
@@ -44,7 +46,8 @@ def run(prog: str, arguments: list[str]) -> None:
     opened = opened.with_experiment(_measured(opened.experiment, args.samples, args.inception_weights))
     read = " ".join(fields if args.data is None else [str(args.data), *fields])
     say = note if not read else lambda line: None  # that other data have other numbers is no news
-    results = evaluate(opened.program, opened.state, guide, say)
+    with Line(sys.stderr) as line:
+        results = evaluate(opened.program, opened.state, guide, say, line.hear)
     if args.json:
         return print_json({"step": opened.step, "metrics": results} | ({"data": read} if read else {}))
     print(f"step {opened.step}" + (f" on {read}" if read else ""))

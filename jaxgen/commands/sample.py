@@ -4,7 +4,7 @@ import argparse
 import contextlib
 import math
 import pathlib
-import time
+import sys
 from collections.abc import Iterable
 
 import numpy as np
@@ -23,10 +23,9 @@ from jaxgen.commands.output import (
 from jaxgen.errors import UserError
 from jaxgen.parallel.processes import use_compilation_cache
 from jaxgen.pictures import sheet
+from jaxgen.progress import Line, counted
 from jaxgen.runs.restore import Restored
 from jaxgen.sampling import draw_batches
-
-EVERY = 10.0  # seconds between two lines that say how far it is
 
 
 def run(prog: str, arguments: list[str]) -> None:
@@ -60,8 +59,8 @@ def run(prog: str, arguments: list[str]) -> None:
     numbers = np.arange(args.n, dtype=np.int32)
     condition = generator.condition(opened, numbers, given)
     batches = draw_batches(opened.program, opened.state, numbers, args.seed, condition=condition, guide=guide)
-    with writing():
-        broken = _written(args, opened, _announced(batches, args.n), condition.get("label"))
+    with Line(sys.stderr) as line, writing():
+        broken = _written(args, opened, counted(batches, line.hear, "samples", args.n), condition.get("label"))
     if broken.numbers:
         note(broken.line())
     _report(args, opened, broken)
@@ -104,21 +103,6 @@ def _written(
         for place in places:
             place.close()
     return broken
-
-
-def _announced(batches: Iterable[np.ndarray], count: int) -> Iterable[np.ndarray]:
-    """Say now and then, where it takes long, how many there are and how long the others will take."""
-    begin = said = time.monotonic()
-    first = done = 0
-    for samples in batches:
-        yield samples
-        done, now = done + len(samples), time.monotonic()
-        if not first:  # the first batch waited for the compiler
-            first, begin = done, now
-        elif now - said >= EVERY and done < count:
-            left = (count - done) * (now - begin) / (done - first)
-            note(f"{done:,} of {count:,} samples, {int(left) // 60}:{int(left) % 60:02} min left")
-            said = now
 
 
 def _report(args: argparse.Namespace, opened: Restored, broken: sample_files.Broken) -> None:

@@ -11,10 +11,11 @@ from jaxgen.config import annotations
 from jaxgen.diffusion.choices import GUIDANCE, SCHEDULES, SOLVERS
 from jaxgen.errors import UserError
 from jaxgen.runs.logs import JsonLines, TensorBoard, Terminal
+from jaxgen.runs.report import Report
 from jaxgen.runs.wandb import WandB
 
 TABLES: dict[str, Mapping[str, type]] = {"solver": SOLVERS, "schedule": SCHEDULES, "guidance": GUIDANCE}
-LOGGERS: Mapping[str, type] = {kind.__name__: kind for kind in (Terminal, JsonLines, TensorBoard, WandB)}
+LOGGERS: Mapping[str, type] = {kind.__name__: kind for kind in (Terminal, JsonLines, TensorBoard, Report, WandB)}
 
 
 def parse_options(texts: Mapping[str, str | float | None]) -> dict[str, Any]:

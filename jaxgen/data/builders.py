@@ -20,6 +20,7 @@ from tensorflow_datasets.core.dataset_metadata import DatasetMetadata
 from jaxgen.data import render
 from jaxgen.data.tfds import data_directory
 from jaxgen.errors import UserError
+from jaxgen.progress import Line
 
 DIGITS = tuple(str(digit) for digit in range(10))
 SIZES = {"train": 6000, "test": 1000}  # scenes
@@ -96,9 +97,11 @@ class ScenesBuilder(_Builder):
         return {split: self._generate_examples(split) for split in SIZES}
 
     def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        for i, scene in enumerate(render.scenes(split, SIZES[split])):
-            images = {"image": png(scene.image), "mask": png(scene.mask)}
-            yield i, images | {"boxes": scene.boxes, "labels": scene.labels, "caption": scene.caption}
+        with Line(sys.stderr) as line:
+            for i, scene in enumerate(render.scenes(split, SIZES[split])):
+                line.hear(f"scenes, {split}", i, SIZES[split])
+                images = {"image": png(scene.image), "mask": png(scene.mask)}
+                yield i, images | {"boxes": scene.boxes, "labels": scene.labels, "caption": scene.caption}
 
 
 def png(image: Image.Image) -> bytes:

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +45,8 @@ class Adaptive(Solver):
     def solve(
         self, denoise: StatefulDenoise, sigmas: np.ndarray, x: Float[Array, "b *s"], keys: Key[Array, " b"], trace: bool
     ) -> tuple[Float[Array, "b *s"], Trajectory | None]:
+        import diffrax  # takes as long to import as flax, and no other solver needs it
+
         if jax.tree.leaves(denoise.memory(x)):
             raise UserError("Adaptive tries steps twice, so guidance cannot have a memory: use momentum=0")
         above = sigmas[sigmas > 0]

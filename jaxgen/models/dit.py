@@ -51,6 +51,14 @@ DIT = ByPath(
 """Tensor parallelism: devices share the heads of attention and the hidden channels of the MLP, so that one sum over
 the devices ends each branch (Megatron-LM, arXiv:1909.08053, section 3)."""
 
+AXES = (
+    (r"\bblocks/qkv/kernel$", "ninoo"),
+    (r"\bblocks/up/kernel$", "nino"),  # of SwiGlu; Gelu's has an axis less
+    (r"\bblocks/\w+/kernel$", "nio"),
+)
+"""Which axes of the blocks' kernels are inputs and outputs, for `Muon`: queries, keys, values, gates and hidden values
+of each layer are matrices of their own."""
+
 
 @runtime_checkable
 class Norm(Protocol):

@@ -30,9 +30,10 @@ from jaxgen.nn.interfaces import Denoiser, require
 from jaxgen.noise import normal, numbered
 from jaxgen.objective import Metrics, TotalSteps
 from jaxgen.objectives.checks import check_labels
+from jaxgen.optim.muon import Muon
 from jaxgen.pictures import previews
 from jaxgen.pictures.panels import Curves, Panels, Picture
-from jaxgen.pictures.pixels import grey_to_rgb, scatter, to_float
+from jaxgen.pictures.pixels import grey_to_rgb, to_float
 from jaxgen.state import State
 from jaxgen.typing import Batch, Condition, Spec, Tree
 
@@ -82,6 +83,8 @@ class Diffusion:
             return {"net": self.net}
         optimizer = self.net.optimizer
         plain = optimizer and dataclasses.replace(optimizer, forced_weight_norm="", lr_multipliers=())
+        if plain and isinstance(plain.method, Muon):
+            plain = dataclasses.replace(plain, method=plain.method.adam)
         if plain and not re.search(plain.weight_decay_mask, "kernel"):
             plain = dataclasses.replace(plain, weight_decay=0.0)
         return {"net": self.net, "weighting": Learner(module=own, optimizer=plain, ema=self.net.ema)}
@@ -233,12 +236,13 @@ class Diffusion:
         error = jnp.stack([sums[f"error_at_{level:.3g}"].total for level in levels]) / len(x0)
         sigmas = self.sampling.schedule.sigmas(self.path)
         places = self._places()
-        forward = [self._noised(x0, s, k_noise) for s in sigmas[places].tolist()[::-1]]
+        shown = sigmas[places].tolist()
+        forward = [self._noised(x0, s, k_noise) for s in shown[::-1]]
         reverse = [_scaled(steps.x[i], float(sigmas[i])) for i in places]
         return {
             "samples": previews.grid(samples, self.side),
-            "forward": _strip(forward),
-            "reverse": _strip(reverse),
+            "forward": _strip(forward, shown[::-1]),
+            "reverse": _strip(reverse, shown),
             "error": Curves(
                 x=jnp.array(levels),
                 y=error[None],
@@ -316,9 +320,10 @@ def _scaled(x: Array, sigma: float) -> Array:
     return x / 2 if np.isinf(sigma) else x / np.float32(np.sqrt(1.0 + 4.0 * sigma**2))
 
 
-def _strip(levels: Sequence[Float[Array, "b *s"]]) -> Panels:
+def _strip(levels: Sequence[Float[Array, "b *s"]], sigmas: Sequence[float]) -> Panels:
     """Lay out the same few images, or all points, at each noise level, from left to right."""
+    columns = tuple(f"σ = {sigma:.2g}" for sigma in sigmas)
     if levels[0].ndim == 2:
-        return Panels(images=jnp.stack([scatter(x) for x in levels])[None])
+        return previews.on_plane(levels, columns)
     rows = jnp.stack([grey_to_rgb(jnp.clip(x[:STRIPS], -1.0, 1.0)) for x in levels], axis=1)
-    return Panels(images=rows)
+    return Panels(images=rows, columns=columns)

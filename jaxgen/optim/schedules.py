@@ -1,6 +1,7 @@
 """Learning rates, and other strengths, as functions of the step."""
 
 import dataclasses
+import functools
 import math
 from typing import Any, Protocol, runtime_checkable
 
@@ -123,6 +124,7 @@ class CosineRamp:
         return rate
 
 
+@functools.cache  # asked whenever a state is traced, and each time the compiler would be called for every operation
 def lowest(schedule: Schedule, steps: int) -> float:
     """Return the least of the schedule's values at nine steps of the training."""
     over = schedule.over(steps)

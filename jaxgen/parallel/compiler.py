@@ -7,10 +7,17 @@ import jax
 from jax.sharding import Mesh
 
 YNN = "xla_cpu_experimental_ynn_fusion_type"
+PASSES = "xla_disable_hlo_passes"
 
 # By default XLA:CPU hands convolutions one by one to YNNPACK, products too. The products gain by it; the convolutions
-# of training steps lose, most of all their gradients (benchmarks/results/README.md has the figures).
-CPU = {YNN: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+# of training steps lose, most of all their gradients. And its algebraic simplifier exchanges image and kernel where the
+# kernel is the larger one, which leaves convolutions of maps up to 2×2 to plain loops, several times slower; no option
+# forbids that alone (benchmarks/results/README.md has the figures).
+CPU = {YNN: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT", PASSES: "algsimp"}
+WHY = {
+    YNN: "convolutions by XLA's own code, products by YNNPACK",
+    PASSES: "no plain loops for convolutions of small maps",
+}
 
 
 def options(mesh: Mesh) -> dict[str, str]:
@@ -21,6 +28,11 @@ def options(mesh: Mesh) -> dict[str, str]:
     if mesh.devices.flat[0].platform != "cpu":
         return {}
     return {name: value for name, value in CPU.items() if name not in os.environ.get("XLA_FLAGS", "") and _known(name)}
+
+
+def explained(chosen: dict[str, str]) -> str:
+    """Return options in one line, each with its reason."""
+    return "; ".join(f"{name}={value} ({WHY[name]})" for name, value in chosen.items()) or "XLA's own"
 
 
 @functools.cache

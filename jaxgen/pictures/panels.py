@@ -13,6 +13,8 @@ class Panels:
     titles: tuple[str, ...] = struct.field(pytree_node=False, default=())  # one for each of the n rows, or none
     guess: Any = None  # i32[n m]: class ids to write beneath, -1 for none
     truth: Any = None  # i32[n m]: what the guess should have been
+    columns: tuple[str, ...] = struct.field(pytree_node=False, default=())  # one for each of the m columns, or none
+    reach: Any = None  # f32[n m]: of pictures of points, the distance from the middle to the edge
 
 
 @struct.dataclass

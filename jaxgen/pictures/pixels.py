@@ -30,18 +30,24 @@ def grey_to_rgb(image: Shaped[Array, "*b h w c"]) -> Shaped[Array, "*b h w 3"]:
     return jnp.repeat(image[..., :1], 3, axis=-1) if image.shape[-1] < 3 else image[..., :3]
 
 
+def reach_of(points: Float[Array, "n d"]) -> Float[Array, ""]:
+    """Return the distance from the middle to the edge of a picture of all points, by their first two numbers."""
+    finite = jnp.where(jnp.isfinite(points[:, :2]).all(1, keepdims=True), points[:, :2], 0.0)
+    return jnp.maximum(jnp.abs(finite).max(), 1e-6) * MARGIN
+
+
 def scatter(
     points: Float[Array, "n d"], size: int = 192, reach: float | Float[Array, ""] | None = None
 ) -> Float[Array, "{size} {size} 3"]:
     """Draw where points lie: dark where there are many, on white, y upwards; the middle is (0, 0).
 
-    `reach` is the distance from the middle to the edge; None shows all points. Of more than two numbers the first two
-    are shown, a single one along the middle line. Points that are not finite are left out.
+    `reach` is the distance from the middle to the edge, `reach_of` all points by default. Of more than two numbers the
+    first two are shown, a single one along the middle line. Points that are not finite are left out.
     """
     points = jnp.pad(points, ((0, 0), (0, max(0, 2 - points.shape[1]))))[:, :2]
     finite = jnp.isfinite(points).all(1)
     points = jnp.where(finite[:, None], points, 0.0)
-    edge = jnp.maximum(jnp.abs(points).max(), 1e-6) * MARGIN if reach is None else reach
+    edge = reach_of(points) if reach is None else reach
     column, row = jnp.moveaxis(jnp.floor((points / edge * jnp.array([[1.0, -1.0]]) + 1.0) * size / 2), 1, 0).astype(int)
     inside = finite & (column >= 0) & (column < size) & (row >= 0) & (row < size)
     cell = jnp.where(inside, row * size + column, size * size)

@@ -1,6 +1,6 @@
 """What the objectives that make examples show of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Key
 
 from jaxgen.noise import slerp
 from jaxgen.pictures.panels import Panels
-from jaxgen.pictures.pixels import grey_to_rgb, scatter
+from jaxgen.pictures.pixels import grey_to_rgb, reach_of, scatter
 from jaxgen.typing import Condition
 
 REAL, FAKE = (-0.2, 0.55, 0.1), (0.9, -0.3, -0.4)  # green and red, in [-1, 1]
@@ -22,9 +22,19 @@ Generate = Callable[[Float[Array, "b z"], Key[Array, " b"], Condition, float], F
 def grid(x: Float[Array, "n *s"], columns: int) -> Panels:
     """Lay images out in rows; of points, one picture of where they lie."""
     if x.ndim == 2:
-        return Panels(images=scatter(x)[None, None])
+        return on_plane([x])
     rows = grey_to_rgb(jnp.clip(x, -1.0, 1.0))
     return Panels(images=rows.reshape(-1, columns, *rows.shape[1:]))
+
+
+def on_plane(clouds: Sequence[Float[Array, "n d"]], columns: tuple[str, ...] = ()) -> Panels:
+    """Draw where points lie, one picture for each cloud, in a row; each is as large as its own cloud."""
+    reach = jnp.stack([reach_of(x) for x in clouds])
+    return Panels(
+        images=jnp.stack([scatter(x, reach=r) for x, r in zip(clouds, reach, strict=True)])[None],
+        columns=columns,
+        reach=reach[None],
+    )
 
 
 def interpolation(
@@ -70,7 +80,11 @@ def landscape(
 ) -> Panels:
     """Draw real points, generated points, and the probability of being real at each place of `plane`, dark for 0."""
     land = grey_to_rgb(2 * likely.reshape(CELLS, CELLS, 1) - 1)
-    return Panels(images=jnp.stack([scatter(real, CELLS, reach), scatter(fake, CELLS, reach), land])[None])
+    return Panels(
+        images=jnp.stack([scatter(real, CELLS, reach), scatter(fake, CELLS, reach), land])[None],
+        columns=("data", "generated", "probability of being real"),
+        reach=jnp.full((1, 3), reach),
+    )
 
 
 def plane(reach: Float[Array, ""]) -> Float[Array, "n 2"]:

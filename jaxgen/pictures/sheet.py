@@ -31,23 +31,28 @@ LIMITS = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535}  # most pixels along a 
 
 
 def sheet(panels: Panels, classes: tuple[str, ...]) -> UInt8[np.ndarray, "H W 3"]:
-    """Lay panels out on white paper, each row below its title, class names below the images."""
+    """Lay panels out on white paper: rows below their titles, columns too, class names and scales below the images."""
     images = np.asarray(panels.images)
     n, m, h, w, _ = images.shape
     zoom = max(1, min(-(-LEAST // min(h, w)), MOST // max(h, w)))
     h, w = h * zoom, w * zoom
     head = 20 if panels.titles else 0
+    first = 20 if panels.columns else 0
     captions = _captions(panels, classes, w)
     foot = LINE * max((len(lines) for lines in captions.values()), default=0) + (2 if captions else 0)
-    page = Image.new("RGB", (GAP + m * (w + GAP), GAP + n * (head + h + foot + GAP)), PAPER)
+    page = Image.new("RGB", (GAP + m * (w + GAP), GAP + first + n * (head + h + foot + GAP)), PAPER)
     draw = ImageDraw.Draw(page)
+    for j, name in enumerate(panels.columns):
+        text.write(draw, (GAP + j * (w + GAP), GAP), text.shortened(name, 13, w), INK, 13)
     for i in range(n):
-        top = GAP + i * (head + h + foot + GAP)
+        top = GAP + first + i * (head + h + foot + GAP)
         if panels.titles:
             text.write(draw, (GAP, top), panels.titles[i], INK, 13)
         for j in range(m):
             x, y = GAP + j * (w + GAP), top + head
             page.paste(Image.fromarray(to_rgb(images[i, j])).resize((w, h), Image.Resampling.NEAREST), (x, y))
+            if panels.reach is not None:
+                draw.rectangle((x - 1, y - 1, x + w, y + h), outline=INK)
             right = panels.truth is not None and panels.guess[i, j] == panels.truth[i, j]
             colour = INK if panels.truth is None else RIGHT if right else WRONG
             for number, line in enumerate(captions.get((i, j), ())):
@@ -56,7 +61,12 @@ def sheet(panels: Panels, classes: tuple[str, ...]) -> UInt8[np.ndarray, "H W 3"
 
 
 def _captions(panels: Panels, classes: tuple[str, ...], width: int) -> dict[tuple[int, int], list[str]]:
-    """Return what is written below each image, on two lines where one of all is too short for "this, not that"."""
+    """Return what is written below each image: its scale, or classes.
+
+    Classes take two lines where one of all is too short for "this, not that".
+    """
+    if panels.reach is not None:
+        return {place: [_scale("x and y", float(reach))] for place, reach in np.ndenumerate(np.asarray(panels.reach))}
     if panels.guess is None:
         return {}
     found = {}
@@ -100,8 +110,12 @@ def points(found: np.ndarray) -> UInt8[np.ndarray, "H W 3"]:
     draw = ImageDraw.Draw(page)
     draw.rectangle((0, 0, PLANE + 1, PLANE + 1), outline=INK)
     which = "x and y" if found.shape[1] == 2 else "x" if found.shape[1] == 1 else "the first two numbers"
-    text.write(draw, (GAP, PLANE + 4), f"{which} from {-reach:.3g} to {reach:.3g}", INK, 13)
+    text.write(draw, (GAP, PLANE + 4), _scale(which, reach), INK, 13)
     return np.asarray(page)
+
+
+def _scale(which: str, reach: float) -> str:
+    return f"{which} from {-reach:.3g} to {reach:.3g}"
 
 
 def most(count: int, height: int, width: int) -> int:

@@ -23,7 +23,7 @@ MAY_CHANGE = (
 UNNOTICED = (lock.NAME, ".DS_Store", "Thumbs.db", "desktop.ini")  # in a folder that is otherwise empty
 OF_A_RUN = (
     "experiment.*", "data.json", "project.json", "sharding.txt", "eval.json", "metrics.jsonl", "events.out.tfevents.*",
-    "previews/step_*.png",
+    "previews/step_*.png", "notes.jsonl", "report.html",
 )  # fmt: skip
 
 

@@ -2,9 +2,7 @@
 
 import dataclasses
 import functools
-import json
 import pathlib
-import re
 import subprocess
 import sys
 from typing import Any
@@ -17,62 +15,17 @@ from jaxgen.config.versions import versions
 from jaxgen.data.batches import DataSpec
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
-
-NUMBER = re.compile("0|[1-9][0-9]*")  # as checkpoints are named
+from jaxgen.runs.files import RunFiles, read_json, write_json
 
 
 @dataclasses.dataclass(frozen=True)
-class RunFolder:
-    """Names of the files in a run folder."""
+class RunFolder(RunFiles):
+    """A run folder as its experiment's."""
 
-    path: pathlib.Path
     allow: tuple[str, ...] = ()
     """Packages and folders, besides jaxgen and the user's own project, whose classes may be rebuilt from here."""
     project: tuple[pathlib.Path, ...] = ()
     """Folders of the project that it is trained from, where the experiment has classes of it."""
-
-    @property
-    def checkpoints(self) -> pathlib.Path:
-        return self.path / "checkpoints"
-
-    @property
-    def snapshots(self) -> pathlib.Path:
-        return self.path / "snapshots"
-
-    @property
-    def previews(self) -> pathlib.Path:
-        return self.path / "previews"
-
-    @property
-    def metrics(self) -> pathlib.Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def eval(self) -> pathlib.Path:
-        return self.path / "eval.json"
-
-    @property
-    def text(self) -> pathlib.Path:
-        return self.path / "experiment.txt"
-
-    @property
-    def sharding(self) -> pathlib.Path:
-        return self.path / "sharding.txt"
-
-    @property
-    def json(self) -> pathlib.Path:
-        return self.path / "experiment.json"
-
-    @property
-    def json_of_data(self) -> pathlib.Path:
-        return self.path / "data.json"
-
-    @property
-    def steps(self) -> list[int]:
-        """The steps of which there is a checkpoint or a snapshot, whole or damaged."""
-        places = (self.checkpoints, self.snapshots, self.path / "damaged")
-        entries = [entry for place in places if place.is_dir() for entry in place.iterdir()]
-        return sorted({int(entry.name) for entry in entries if NUMBER.fullmatch(entry.name) and entry.is_dir()})
 
     def write(self, experiment: Experiment, data: DataSpec) -> None:
         """Write down what is trained here.
@@ -120,24 +73,6 @@ class RunFolder:
             return DataSpec(tuple(map(str, found["classes"])), element, counts)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{self.json_of_data} does not describe data; train on to write it anew") from error
-
-
-def read_json(path: pathlib.Path) -> Any:
-    """Return what a JSON file holds.
-
-    Raises UserError where it is not there or not whole.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # not there, not text, not JSON, or nested without end
-        raise UserError(f"cannot read {path}: {error}") from error
-
-
-def write_json(path: pathlib.Path, data: Any) -> None:
-    """Write a JSON file, whole or not at all."""
-    fresh = path.with_suffix(".tmp")
-    fresh.write_text(json.dumps(data, indent=1) + "\n")
-    fresh.replace(path)
 
 
 def _about(experiment: Experiment) -> str:

@@ -9,11 +9,12 @@ import json
 import math
 import pathlib
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+
+from jaxgen.progress import Line, Rate, clock
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,15 @@ class Log(Protocol):
 
 
 @runtime_checkable
+class Progressing(Protocol):
+    """A Log that also wants to hear how far work other than steps is."""
+
+    def progress(self, doing: str, done: int, total: int) -> None:
+        """Hear that of some work ("evaluation", "samples") so many rows are done; 0 of 0: it has begun."""
+        ...
+
+
+@runtime_checkable
 class Logger(Protocol):
     """A frozen dataclass that opens a Log."""
 
@@ -88,6 +98,11 @@ class Logs:
         for log in self._logs:
             log.advance(step)
 
+    def progress(self, doing: str, done: int, total: int) -> None:
+        for log in self._logs:
+            if isinstance(log, Progressing):
+                log.progress(doing, done, total)
+
     def close(self) -> None:
         for log in self._logs:
             log.close()
@@ -95,7 +110,10 @@ class Logs:
 
 @dataclasses.dataclass(frozen=True)
 class JsonLines:
-    """One JSON object a line in metrics.jsonl; opening at step k drops the lines of later steps."""
+    """One JSON object a line in metrics.jsonl; opening at step k drops the lines of later steps.
+
+    Lines of the split "time" stay: each is of one process, the seconds that it spent on each part of the run.
+    """
 
     name: str = "metrics.jsonl"
     """The file's name in the run folder."""
@@ -105,7 +123,7 @@ class JsonLines:
         # A line that a crash cut short is of a step that comes again.
         lines = path.read_text(errors="replace").splitlines() if path.exists() else []
         fresh = path.with_name(f"{path.name}.tmp")
-        fresh.write_text("".join(f"{line}\n" for line in lines if _step_of(line) <= run.start))
+        fresh.write_text("".join(f"{line}\n" for line in lines if _stays(line, run.start)))
         fresh.replace(path)  # at once: a process that is killed here loses no line
         return _JsonLines(path)
 
@@ -132,11 +150,12 @@ class _JsonLines:
         self._file.close()
 
 
-def _step_of(line: str) -> float:
+def _stays(line: str, start: int) -> bool:
     try:
-        return float(json.loads(line)["step"])
+        row = json.loads(line)
+        return float(row["step"]) <= start or row["split"] == "time"
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return math.inf
+        return False
 
 
 def _is_nan(value: Any) -> bool:
@@ -178,68 +197,56 @@ class _TensorBoard:
 
 @dataclasses.dataclass(frozen=True)
 class Terminal:
-    """One progress line (step, loss, images/s, ETA) on a terminal, and plain lines where there is none."""
+    """One progress line on a terminal (step, ETA, losses, images/s, and what else there is room for); plain lines
+    where there is none, or a dumb one."""
 
     def open(self, run: RunInfo) -> Log:
-        return _Terminal(run.steps, run.start)
+        return _Terminal(run.steps)
 
 
 class _Terminal:
-    def __init__(self, steps: int, done: int) -> None:
-        import rich.console
-        import rich.progress
-
-        self._console = rich.console.Console()
+    def __init__(self, steps: int) -> None:
+        self._line = Line(sys.stdout)
         self._steps = steps
-        self._begin, self._done = time.monotonic(), done
-        self._progress: rich.progress.Progress | None = None
-        if self._console.is_terminal:
-            self._progress = rich.progress.Progress(
-                rich.progress.TextColumn("step {task.completed}/{task.total}"),
-                rich.progress.BarColumn(),
-                rich.progress.TextColumn("{task.description}"),
-                rich.progress.TextColumn("ETA"),
-                rich.progress.TimeRemainingColumn(),
-                console=self._console,
-            )
-            self._task = self._progress.add_task("compiling", total=steps, completed=done)
-            self._progress.start()
+        self._rate = Rate()
+        self._left: float | None = None  # seconds
+        self._scalars: list[str] = []
 
     def say(self, text: str) -> None:
-        """Print a line above the progress line."""
-        if self._progress:
-            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
-        else:
-            print(text, flush=True)
+        self._line.say(text)
 
     def advance(self, step: int) -> None:
-        if self._progress:
-            self._progress.update(self._task, completed=step)
+        self._left = self._rate.left(step, self._steps)
+        if self._line.redrawn and (self._line.due() or step == self._steps):
+            self._line.show(self._words(step))
 
     def write(self, step: int, split: str, values: Mapping[str, Any]) -> None:
-        words = "  ".join(f"{name} {_short(value)}" for name, value in values.items() if isinstance(value, int | float))
+        numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
         if split != "train":
-            self.say(f"step {step}  {split}  {words}")
-        elif self._progress:
-            self._progress.update(self._task, description=words)
-        else:
-            spent = (time.monotonic() - self._begin) / max(step - self._done, 1)
-            self.say(f"step {step}/{self._steps}  {words}  ETA {_clock(spent * (self._steps - step))}")
+            self._line.keep([f"step {step}", split, *(f"{name} {_short(value)}" for name, value in numbers.items())])
+            return
+        self._scalars = [f"{name} {_short(numbers[name])}" for name in sorted(numbers, key=_rank)]
+        (self._line.show if step < self._steps else self._line.keep)(self._words(step))  # the last one stays
+
+    def _words(self, step: int) -> list[str]:
+        eta = [] if self._left is None or step == self._steps else [f"ETA {clock(self._left)}"]
+        return [f"step {step}/{self._steps}", *eta, *self._scalars]
+
+    def progress(self, doing: str, done: int, total: int) -> None:
+        self._line.hear(doing, done, total)
 
     def image(self, step: int, name: str, pixels: np.ndarray) -> None:
         pass
 
     def close(self) -> None:
-        if self._progress:
-            self._progress.stop()
+        self._line.erase()
         sys.stdout.flush()
+
+
+def _rank(name: str) -> int:
+    """What comes first where there is no room for all: losses, then the speed; the rest stays in its order."""
+    return 0 if name == "loss" else 1 if "loss" in name else 2 if name == "images_per_second" else 3
 
 
 def _short(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,24 +1,34 @@
-"""The steps since the last line of metrics: mean scalars, speed, and whether all are finite."""
+"""The steps since the last line of metrics, and where the time of the whole process went."""
 
 import contextlib
 import math
 import time
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 
 from jaxgen.runs.divergence import Diverged
 
+Part = Literal["compile", "data_wait", "step_seconds", "preview", "evaluation", "checkpoint"]
+
+PARTS: tuple[Part, ...] = ("compile", "data_wait", "step_seconds", "preview", "evaluation", "checkpoint")
+AWAY = ("compile", "preview", "evaluation")  # what is no part of the training's speed
+
 
 class Meter:
-    """Mean scalars, images/s, and the share of time spent waiting for data, since the last line of metrics."""
+    """Mean scalars, images/s and the share of time spent waiting for data, since the last line of metrics.
+
+    And the seconds that this process has spent on each part of the run, in which it waited for that and nothing else.
+    """
 
     def __init__(self, batch_size: int) -> None:
         self._batch_size = batch_size
+        self._seconds = dict.fromkeys(PARTS, 0.0)
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Begin anew; the seconds of the whole process go on."""
         self._rows: list[dict[str, float]] = []
         self._begin = time.perf_counter()
         self._waited = self._away = 0.0
@@ -48,15 +58,20 @@ class Meter:
         return means | rates
 
     @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Count the time inside as spent waiting for data."""
+    def spending(self, part: Part) -> Iterator[None]:
+        """Count the time inside as spent on a part of the run."""
         begin = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - begin
+        try:
+            yield
+        finally:
+            self.count(part, time.perf_counter() - begin)
 
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave the time inside out of the training's speed."""
-        begin = time.perf_counter()
-        yield
-        self._away += time.perf_counter() - begin
+    def count(self, part: Part, seconds: float) -> None:
+        """Count seconds as spent on a part of the run."""
+        self._seconds[part] += seconds
+        self._waited += seconds * (part == "data_wait")
+        self._away += seconds * (part in AWAY)
+
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds that this process has spent on each part so far."""
+        return {part: round(seconds, 3) for part, seconds in self._seconds.items()}

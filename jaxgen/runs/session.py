@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ from jaxgen.config import codec
 from jaxgen.data import about
 from jaxgen.data.batches import DataSpec
 from jaxgen.errors import UserError
-from jaxgen.evaluation import SampleEvaluator, evaluation_batches, sums
+from jaxgen.evaluation import SampleEvaluator, evaluated, evaluation_batches, sums
 from jaxgen.experiment import Experiment
 from jaxgen.learner import Scalars
 from jaxgen.metrics import accumulators
@@ -30,6 +31,7 @@ from jaxgen.program import Program
 from jaxgen.runs import checks, signals
 from jaxgen.runs.checkpoints import Checkpoints
 from jaxgen.runs.claim import check_place, claim
+from jaxgen.runs.compiling import Compiling
 from jaxgen.runs.divergence import Diverged
 from jaxgen.runs.folder import RunFolder, write_results
 from jaxgen.runs.lock import lock
@@ -93,13 +95,31 @@ class Session:
             self._snapshots = stack.enter_context(Checkpoints(folder.snapshots, keep=None))
         damaged: list[str] = []
         latest = self._checkpoints.restore_latest(self.program.shapes, damaged.append)
-        self._step, self.state = latest if latest else (0, self.program.init())
+        self._step = latest[0] if latest else 0
         self._checkpoints.set_aside(newer_than=self._step)
+        weights = None if latest else self.program.weights()
 
         self._open_logs(stack, [*notes, *(f"warning: {line}" for line in damaged)])
         self._warned: set[str] = set()  # each kind is said once
         self._meter = Meter(experiment.batch_size)
+        stack.callback(lambda: self._logs.write(self._step, "time", self._meter.seconds()))
         self._pending: tuple[int, Scalars] | None = None
+        self._compile_ahead(stack)
+        with self._meter.spending("compile"):
+            self.state = latest[1] if latest else self.program.init(weights)
+
+    def _compile_ahead(self, stack: contextlib.ExitStack) -> None:
+        """Begin to compile what the run will need, in the order in which it will; nothing waits here."""
+        program = self.program
+        self._compiling = Compiling(stack, program, lambda line: self._logs.progress(line, 0, 0))
+        if self._step < self._experiment.steps:
+            self._compiling.begin("step", program.step, program.shapes, program.spec)
+            self._compiling.begin("preview", program.preview, program.shapes, self._shown)
+        self._compiling.begin("evaluation", program.evaluate, program.shapes, evaluated(program, self._test_set))
+
+    def _wait_for(self, name: str) -> None:
+        with self._meter.spending("compile"):
+            self._compiling.wait(name)
 
     def _examples_shown(self) -> dict[str, Any]:
         """Return the test examples of the previews: a batch of an evaluation where images differ in size."""
@@ -133,10 +153,12 @@ class Session:
         while self._step < self._experiment.steps:
             feed = self.program.host_batches(self._train_set, start=self._step)
             while self._step < self._experiment.steps:
-                with self._meter.waiting():
+                with self._meter.spending("data_wait"):
                     rows = next(feed)
+                self._wait_for("step")
                 self._step += 1
                 step = self._step
+                self._begun = time.perf_counter()
                 yield step, put_batch(self.program.mesh, rows)
                 if self._step != step:  # a divergence policy went back
                     break
@@ -168,6 +190,7 @@ class Session:
             self._pending = None
             self._meter.reset()
             return state
+        self._meter.count("step_seconds", time.perf_counter() - self._begun)
         if self._due(step, experiment.log_every):
             values = self._meter.values()
             self._logs.write(step, "train", values)
@@ -181,9 +204,11 @@ class Session:
         experiment = self._experiment
         if self._asked_to_stop or self._due(step, experiment.checkpoint_every):
             self._beat(step, "checkpoint")
-            self._checkpoints.save(step, state)
+            with self._meter.spending("checkpoint"):
+                self._checkpoints.save(step, state)
         if self._snapshots and step % experiment.snapshot_every == 0 and step not in self._snapshots.steps:
-            self._snapshots.save(step, emas(state))
+            with self._meter.spending("checkpoint"):
+                self._snapshots.save(step, emas(state))
 
     def leave_if_asked(self) -> None:
         """Raise Interrupted after a signal to any process of the run; the last step is saved."""
@@ -191,11 +216,13 @@ class Session:
             self._leave(self._step)
 
     def preview(self, step: int, state: State) -> None:
-        """Draw what the objective shows, when it is time."""
-        if step != self._step or not self._due(step, self._experiment.preview_every):
+        """Draw what the objective shows, when it is time: with the first line of metrics, too."""
+        experiment = self._experiment
+        if step != self._step or not (self._due(step, experiment.preview_every) or step == experiment.log_every):
             return
         self._beat(step, "preview")
-        with self._meter.paused():
+        self._wait_for("preview")
+        with self._meter.spending("preview"):
             seen = jax.device_get(self.program.preview(state, self._shown))
             for name, picture in seen.items() if is_main_process() else ():
                 pixels = sheet.draw(picture, self._test_set.classes)
@@ -209,8 +236,7 @@ class Session:
         if step != self._step or not every or step % every or step == experiment.steps:
             return
         self._beat(step, "evaluation")
-        with self._meter.paused():
-            total = self._sums(state)
+        total = self._sums(state)
         if total is None:
             if step % experiment.checkpoint_every:
                 self._checkpoints.save(step, state)
@@ -226,10 +252,11 @@ class Session:
             self._leave(step)
         results = accumulators.results(total, self._test_set.classes)
         if self._experiment.metrics:
-            with jax.transfer_guard("allow"):
+            with jax.transfer_guard("allow"), self._meter.spending("evaluation"):
                 results |= SampleEvaluator(
-                    self.program, state, self._train_set, self._test_set, stop=self._leave_when_asked
-                ).measure()
+                    self.program, state, self._train_set, self._test_set,
+                    stop=self._leave_when_asked, hear=self._logs.progress,
+                ).measure()  # fmt: skip
         self._logs.write(step, "test", results)
         for line in accumulators.table(results):
             self._logs.say(line)
@@ -261,7 +288,10 @@ class Session:
             return latest if latest else (0, self.program.init())
 
     def _sums(self, state: State) -> Any:
-        return sums(self.program, state, evaluation_batches(self.program, self._test_set), self._stopping)
+        self._wait_for("evaluation")
+        with self._meter.spending("evaluation"):
+            batches = evaluation_batches(self.program, self._test_set, hear=self._logs.progress)
+            return sums(self.program, state, batches, self._stopping)
 
     def _leave_when_asked(self) -> None:
         if self._stopping():
