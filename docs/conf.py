@@ -9,6 +9,7 @@ import re
 import sys
 import typing
 from importlib import metadata
+from typing import Any
 
 DOCS = pathlib.Path(__file__).parent
 sys.path[:0] = [str(DOCS), str(DOCS.parent)]
@@ -16,6 +17,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 typing.GENERATING_DOCUMENTATION = "jaxgen"  # jaxtyping then prints shapes; before jaxgen is imported
 
 import pages  # noqa: E402
+from sphinx.application import Sphinx  # noqa: E402
 from sphinx.pycode import ModuleAnalyzer  # noqa: E402
 
 pages.write(DOCS)
@@ -25,9 +27,8 @@ version = release = metadata.version("jaxgen")
 project_copyright = ""
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build"]
-nitpicky = False
 
-myst_enable_extensions = ["colon_fence", "dollarmath"]
+highlight_language = "text"  # blocks without a language are commands and folders
 myst_heading_anchors = 3
 nb_execution_mode = "off"  # notebooks are kept with what they computed
 nb_ipywidgets_js = {}  # nothing is read from a network
@@ -58,28 +59,31 @@ pygments_dark_style = "github-dark"
 EMPTY = ("Call self as a function.", "Alias for field number", "Returns a new object replacing")
 
 
-def skip(app, what, name, member, skip, options):  # noqa: ANN001
-    """Leave out methods without a docstring: what they do is said in their Protocol. Calls of nets show their shapes."""
+def skip(app: Sphinx, what: str, name: str, member: Any, skipped: bool, options: Any) -> bool | None:
+    """Leave out methods without a docstring, which their Protocol has; calls of nets stay, for their shapes."""
     if what == "class" and inspect.isfunction(member) and name != "__call__":
         return True if (member.__doc__ or EMPTY[0]).startswith(EMPTY) else None
     return None
 
 
-def signature(app, what, name, obj, options, arguments, returns):  # noqa: ANN001
+def signature(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, arguments: str | None, returns: str
+) -> tuple[str, None] | None:
     """Leave the arguments of classes to their fields, which are listed with types and defaults."""
-    if what == "class" and (dataclasses.is_dataclass(obj) or "__init__" not in vars(obj)):
+    own = "__init__" in vars(obj) and not getattr(obj, "_is_protocol", False) if what == "class" else True
+    if arguments and (not own or dataclasses.is_dataclass(obj)):
         return "", None
     return None
 
 
-def docstring(app, what, name, obj, options, lines):  # noqa: ANN001
+def docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Turn a docstring, plain text with `names` and indented formulas, into reStructuredText."""
     text = "\n".join(lines).strip("\n")
     text = "" if text.startswith(EMPTY) else text
-    lines[:] = "\n\n".join(map(_paragraph, text.split("\n\n"))).split("\n") + [""]
+    lines[:] = [*"\n\n".join(map(_paragraph, text.split("\n\n"))).split("\n"), ""]
 
 
-def _paragraph(text):  # noqa: ANN001
+def _paragraph(text: str) -> str:
     """Escape what has a meaning in reStructuredText; lines that are indented by four, or all, are a literal block."""
     rows = text.split("\n")
     indent = "  " if all(row.startswith("  ") for row in rows) else "    "
@@ -90,12 +94,12 @@ def _paragraph(text):  # noqa: ANN001
     return "\n\n".join(parts)
 
 
-def _escaped(text):  # noqa: ANN001
+def _escaped(text: str) -> str:
     parts = re.split(r"(`[^`]+`)", text)
     return "".join(f"`{part}`" if part[:1] == "`" else re.sub(r"([*|\\]|_\b)", r"\\\1", part) for part in parts)
 
 
-def comments(app):  # noqa: ANN001
+def comments(app: Sphinx) -> None:
     """Let the comment behind a field or a type alias be its description."""
     for name in pages.modules():
         analyzer = ModuleAnalyzer.for_module(name)
@@ -104,7 +108,7 @@ def comments(app):  # noqa: ANN001
             analyzer.attr_docs.setdefault(key, [text, ""])
 
 
-def setup(app):  # noqa: ANN001
+def setup(app: Sphinx) -> None:
     app.connect("builder-inited", comments)
     app.connect("autodoc-skip-member", skip)
     app.connect("autodoc-process-signature", signature)

@@ -8,7 +8,8 @@ import pathlib
 import re
 import shutil
 import tokenize
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from unittest import mock
 
 from jaxgen import cli
 from jaxgen.config import catalogue
@@ -45,8 +46,8 @@ def api() -> dict[str, str]:
         if room:
             pages[room] = _api_page(room, question, f"jaxgen.{room}", files)
     names = "\n".join(pages)
-    lead = "One page a room, in the order of the house; every file is there. Shapes are jaxtyping's: `f32[b h w c]` is a"
-    lead += " batch of images, `*s` any further axes."
+    lead = "One page a room, in the order of the house; every file is there. "
+    lead += "Shapes are jaxtyping's: `f32[b h w c]` is a batch of images, `*s` any further axes."
     return {f"api/{name}": text for name, text in pages.items()} | {
         "api/index": f"# The API\n\n{lead}\n\n```{{toctree}}\n:maxdepth: 2\n\n{names}\n```\n"
     }
@@ -89,10 +90,10 @@ def comments(module: str) -> dict[tuple[str, str], str]:
     places += [(owner.name, node) for owner in body if isinstance(owner, ast.ClassDef) for node in owner.body]
     found = {}
     for owner, node in places:
-        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None
-        named = isinstance(target, ast.Name) and not target.id.startswith("_") and (owner or not target.id.isupper())
-        if named and node.end_lineno in behind:
-            found[owner, target.id] = behind[node.end_lineno]
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.end_lineno in behind:
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            if isinstance(target, ast.Name) and target.id[0] != "_" and (owner or not target.id.isupper()):
+                found[owner, target.id] = behind[node.end_lineno]
     return found
 
 
@@ -140,15 +141,10 @@ def _in_order(folder: pathlib.Path, named: list[str]) -> list[str]:
 
 
 def _help(command: str) -> str:
-    before: Mapping[str, str] = {name: os.environ[name] for name in ("COLUMNS",) if name in os.environ}
-    os.environ["COLUMNS"] = str(WIDTH)
     out = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-            cli.main([command, "--help"])
-    finally:
-        del os.environ["COLUMNS"]
-        os.environ.update(before)
+    width = mock.patch.dict(os.environ, COLUMNS=str(WIDTH))  # whatever terminal this is
+    with width, contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        cli.main([command, "--help"])
     return out.getvalue().strip()
 
 

@@ -16,6 +16,15 @@ os.environ["XDG_STATE_HOME"] = _cache.name  # what is remembered of projects is 
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the quick tests without optimizations: most of their time goes by in the compiler.
+
+    The slow tests, and the commands that tests start, are compiled as a user's run is.
+    """
+    if config.getoption("markexpr") == "not slow":
+        jax.config.update("jax_disable_most_optimizations", True)
+
+
 @pytest.fixture
 def key() -> jax.Array:
     return jax.random.key(0)

@@ -1,6 +1,7 @@
 """The documentation says what is so: its commands exist, its Python runs, its links lead somewhere."""
 
 import ast
+import functools
 import importlib
 import pathlib
 import re
@@ -8,7 +9,7 @@ import shlex
 import sys
 
 import pytest
-from processes import ROOT
+from processes import ROOT, call
 
 from jaxgen import cli
 from jaxgen.commands import generator, output
@@ -18,6 +19,7 @@ from jaxgen.errors import UserError
 DOCS = ROOT / "docs"
 GUIDES = sorted(DOCS.glob("*.md"))
 TEXTS = [*GUIDES, ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "examples" / "launch" / "README.md"]
+MADE = ("reference/", "notebooks/")  # pages that conf.py makes
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.S | re.M)
 
 
@@ -33,7 +35,10 @@ def commands(text: str) -> list[str]:
 
 BEFORE = r"(?:[A-Z_]+=\S+ )*(?:uv run (?:--extra \w+ )*)?(?:mpirun .*python )?"
 STARTED = re.compile(rf"{BEFORE}((?:jaxgen|train\.py|benchmarks/\w+\.py|examples/\w+\.py)(?: .*)?)$")
-CASES = [(path.relative_to(ROOT).as_posix(), line) for path in TEXTS for line in commands(path.read_text())]
+FOUND: dict[str, list[str]] = {}  # command -> the files that it is in
+for text in TEXTS:
+    for one in commands(text.read_text()):
+        FOUND.setdefault(one, []).append(text.name)
 
 
 class Read(Exception):
@@ -64,8 +69,7 @@ def read(monkeypatch, line: str) -> None:
     try:
         module.run(f"jaxgen {command}", words)
     except SystemExit as end:  # --help
-        assert not end.code
-        raise Read from None
+        raise UserError(f"status {end.code}") if end.code else Read from None
 
 
 def check_script(line: str) -> None:
@@ -88,8 +92,8 @@ def folder(tmp_path, monkeypatch) -> pathlib.Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("page", "line"), CASES)
-def test_a_command_in_the_documentation_is_one(page, line, folder, monkeypatch):
+@pytest.mark.parametrize(("line", "pages"), FOUND.items(), ids=FOUND)
+def test_a_command_in_the_documentation_is_one(line, pages, folder, monkeypatch):
     if line.startswith(("benchmarks", "examples")):
         check_script(line)
         return
@@ -98,8 +102,8 @@ def test_a_command_in_the_documentation_is_one(page, line, folder, monkeypatch):
 
 
 def test_the_commands_are_found():
-    assert len({page for page, _ in CASES}) > 10
-    assert {shlex.split(line)[1] for _, line in CASES if line.startswith("jaxgen ")} > {"sample", "eval", "plan", "data"}
+    assert len({page for pages in FOUND.values() for page in pages}) > 10
+    assert {shlex.split(line)[1] for line in FOUND if line.startswith("jaxgen ")} > {"sample", "eval", "plan", "data"}
     assert commands("```\nA_B=1 uv run train.py x &\n```\n") == ["train.py x "]
     assert commands("```python\nuv run train.py x\n```\n") == []
 
@@ -131,17 +135,31 @@ def blocks(path: pathlib.Path) -> str:
     return "\n".join(block for language, block in FENCE.findall(path.read_text()) if language == "python")
 
 
-@pytest.mark.parametrize("page", [path for path in GUIDES if blocks(path)], ids=lambda path: path.name)
-def test_the_python_of_a_page_runs(page, folder):
-    """In one namespace, in the order of the page; its own asserts hold."""
-    exec(compile(blocks(page), str(page), "exec"), {"__name__": "docs"})
+PYTHON = [path for path in GUIDES if blocks(path)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PYTHON, ids=lambda path: path.name)
+def test_the_python_of_a_page_runs(page, folder, tmp_path):
+    """As one script, in the order of the page, on two devices; its own asserts hold."""
+    (tmp_path / "page.py").write_text(blocks(page))
+    done = call("page.py", cache=tmp_path / "cache", cwd=tmp_path, PYTHONPATH=str(ROOT), JAX_NUM_CPU_DEVICES="2")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PYTHON, ids=lambda path: path.name)
+def test_what_a_page_imports_is_there(page):
+    for node in ast.walk(ast.parse(blocks(page))):
+        if isinstance(node, ast.ImportFrom):
+            module = importlib.import_module(node.module)
+            assert [name.name for name in node.names if not hasattr(module, name.name)] == [], node.module
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=lambda path: path.name)
 def test_links_of_a_page_lead_somewhere(page):
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         name, _, anchor = target.partition("#")
-        if re.match(r"https?:|mailto:", target) or name.startswith(("reference/", "notebooks/")):  # made by conf.py
+        if re.match(r"https?:|mailto:", target) or (page.parent == DOCS and name.startswith(MADE)):
             continue
         there = page if not name else (page.parent / name).resolve()
         assert there.exists(), f"{page.name} links to {target}"
@@ -151,6 +169,7 @@ def test_links_of_a_page_lead_somewhere(page):
             assert anchor in slugs, f"{page.name} links to {target}"
 
 
+@functools.cache
 def defined() -> set[str]:
     """Names of all classes and functions of jaxgen."""
     kinds = (ast.ClassDef, ast.FunctionDef)

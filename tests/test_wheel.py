@@ -49,6 +49,7 @@ def test_the_wheel_trains_a_config_by_its_name(python, tmp_path):
     trained = said(python, tmp_path, "train", "gan/digits_dcgan", *short, "--test-batch-size", "8")
     assert trained.returncode == 0, trained.stderr
     assert "run folder: runs/digits_dcgan" in trained.stdout
+    assert "uPlot" in (tmp_path / "runs" / "digits_dcgan" / "report.html").read_text()  # the wheel has its parts
     assert json.loads(said(python, tmp_path, "inspect", "runs/digits_dcgan", "--json").stdout)["step"] == 2
     planned = said(python, tmp_path, "plan", "classification/digits_cnn", "--topology", "cpu:1", "--json")
     assert json.loads(planned.stdout)["flops_per_chip_per_step"] > 0
