@@ -50,10 +50,11 @@ def test_under_nohup_a_closed_terminal_is_ignored():
 
 def test_a_signal_after_the_work_is_done_changes_nothing():
     code = """
-import os, signal
+import os, signal, time
 class Last:
     def __del__(self): os.kill(os.getpid(), signal.SIGINT)  # Python has given up its own handlers here
 last = Last()
+time.sleep(0.5)  # what comes with the first line is lost to `communicate`
 print("done")
 """
     process = running(code)
