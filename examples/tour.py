@@ -19,6 +19,7 @@ from matplotlib.figure import Figure, SubFigure
 from jaxgen.errors import UserError
 from jaxgen.evaluation import evaluation_batches
 from jaxgen.parallel.mesh import put_batch
+from jaxgen.pictures.pixels import to_float
 from jaxgen.pictures.sheet import to_rgb
 from jaxgen.runs.folder import RunFolder
 from jaxgen.runs.restore import Restored, restore
@@ -52,8 +53,7 @@ def main() -> None:
 def classes(part: SubFigure, run: Restored) -> None:
     """Draw three test images and the probabilities of their classes."""
     batch = _batch(run, 3)
-    images = np.asarray(batch["image"], np.float32)[:3]
-    images = images / 127.5 - 1 if batch["image"].dtype == np.uint8 else images
+    images = np.asarray(to_float(batch["image"]))[:3]
     probability = run.program.predict(run.state, images).probability
     axes = part.subplots(3, 2, width_ratios=(1, 3.4), gridspec_kw=dict(top=0.86, bottom=0.13, left=0.02, right=0.96))
     for (left, right), image, row in zip(axes, images, probability, strict=True):

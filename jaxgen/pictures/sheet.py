@@ -14,7 +14,7 @@ from jaxgen.errors import UserError
 from jaxgen.pictures import text
 from jaxgen.pictures.colours import palette, tint
 from jaxgen.pictures.panels import Curves, Panels, Picture
-from jaxgen.pictures.pixels import MARGIN, levels, scatter
+from jaxgen.pictures.pixels import levels, reach_of, scatter
 
 PAPER, INK, RIGHT, WRONG = (255, 255, 255), (40, 40, 40), (24, 120, 60), (200, 40, 40)
 GAP, LEAST = 6, 96  # pixels between images; smaller images are enlarged to at least this size
@@ -103,8 +103,7 @@ def samples(
 
 def points(found: np.ndarray) -> UInt8[np.ndarray, "H W 3"]:
     """Draw where points f32[n d] lie by their first two numbers, in a frame, with its scale beneath."""
-    finite = np.abs(found[np.isfinite(found[:, :2]).all(1), :2])
-    reach = max(float(finite.max(initial=0.0)), 1e-6) * MARGIN
+    reach = float(reach_of(jnp.asarray(found)))
     page = Image.new("RGB", (PLANE + 2, PLANE + 22), PAPER)
     page.paste(Image.fromarray(to_rgb(np.asarray(scatter(jnp.asarray(found), PLANE, reach)))), (1, 1))
     draw = ImageDraw.Draw(page)
