@@ -55,12 +55,7 @@ def home(tmp_path, monkeypatch):
     for path in (home / "mynets.py", home / "pkg" / "nets.py", tmp_path / "elsewhere.py"):
         path.write_text(NETS)
     monkeypatch.chdir(home)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    before = set(sys.modules)
-    yield home
-    for name in set(sys.modules) - before:
-        if name.partition(".")[0] in ("mynets", "pkg", "mine", "elsewhere", "runs"):
-            del sys.modules[name]
+    return home
 
 
 def nested(payload, depth=0):

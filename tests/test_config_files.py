@@ -11,7 +11,7 @@ from small import classification, diffusion, gan, segmentation
 
 from jaxgen import cli
 from jaxgen.commands import listing, train
-from jaxgen.config import annotations, catalogue, codec, expression, files, names, overrides, project
+from jaxgen.config import annotations, catalogue, codec, expression, files, names, overrides
 from jaxgen.errors import UserError
 from jaxgen.runs.logs import TensorBoard
 from jaxgen.runs.wandb import WandB
@@ -22,13 +22,6 @@ TINY = "from small import classification as config\n"
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(project, "_added", [])
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
 
 
 def wrong(text: str | bytes, name: str = "c.py") -> str:

@@ -143,7 +143,6 @@ def test_a_config_that_fails_names_its_line(tmp_path, monkeypatch):
     (tmp_path / "broken.py").write_text("def config():\n    return 1 / 0\n")
     (tmp_path / "json.py").write_text("def config(): ...\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.path", [*sys.path])
     for path in (pathlib.Path("broken.py"), tmp_path / "broken.py"):
         with pytest.raises(UserError, match=r"broken\.py, line 2: ZeroDivisionError"):
             files.load(path)

@@ -57,20 +57,8 @@ def config():
 
 @pytest.fixture(autouse=True)
 def _clean(monkeypatch, tmp_path_factory):
-    """As in a process of its own: nothing of another project has been imported, and the folder has no project."""
-    monkeypatch.setattr(sys, "path", own_path())
-    monkeypatch.setattr(project, "_added", [])
+    """The current folder has no project."""
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
-    before = set(sys.modules)
-    yield
-    for name in set(sys.modules) - before:
-        if not name.startswith(("jax", "flax", "orbax", "grain", "PIL", "tensorboardX")):
-            del sys.modules[name]
-
-
-def own_path() -> list[str]:
-    """The import path without the projects of other tests, which a process of its own would not have."""
-    return [folder for folder in sys.path if folder not in project._added]
 
 
 def make(folder: pathlib.Path, width: int = 8, config: str = "mine.py") -> pathlib.Path:
@@ -89,8 +77,6 @@ def forget() -> None:
 def trained(tmp_path_factory) -> tuple[pathlib.Path, pathlib.Path]:
     """A project, and a run of it that was trained from another folder."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "path", own_path())
-        patch.setattr(project, "_added", [])
         patch.chdir(tmp_path_factory.mktemp("start"))
         config = make(tmp_path_factory.mktemp("a project with 스페이스"))
         run = tmp_path_factory.mktemp("runs") / "run"
