@@ -105,7 +105,7 @@ def dit_s2(dtype: Precision) -> Experiment:
         prediction=Direct(quantity=Eps()),
         noise_distribution=Uniform(),
         sampling=Sampling(solver=Ancestral(), schedule=Trailing(steps=250)),
-        label_dropout=0.1,
+        condition_dropout=0.1,
     )
     return _experiment(objective, FakeLatents(size=8 * BATCHES), 8)
 

@@ -117,7 +117,7 @@ def diffusion() -> Experiment:
             noise_distribution=LogNormal(),
             weighting=Uncertainty(base=Unweighted(), channels=8),
             sampling=Sampling(solver=Heun(), schedule=Rho(steps=3), guidance=ClassifierFree(scale=1.5)),
-            label_dropout=0.2,
+            condition_dropout=0.2,
             side=2,
         ),
         train=Pipeline(source=source, transforms=(Flip(),)),

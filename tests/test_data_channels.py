@@ -126,7 +126,7 @@ def unconditional(name: str) -> Experiment:
     objective = small.with_nets(experiment.objective, lambda net: dataclasses.replace(net, classes=0))
     if name == "diffusion":
         plain = Sampling(solver=objective.sampling.solver, schedule=objective.sampling.schedule)
-        objective = dataclasses.replace(objective, label_dropout=0.0, sampling=plain)
+        objective = dataclasses.replace(objective, condition_dropout=0.0, sampling=plain)
     return dataclasses.replace(experiment, objective=objective)
 
 

@@ -97,7 +97,7 @@ def test_the_protocol_counts_evaluations():
 
 @pytest.mark.slow
 def test_accumulation_sees_the_same_noise(key):
-    objective = dataclasses.replace(OBJECTIVE, label_dropout=0.5)
+    objective = dataclasses.replace(OBJECTIVE, condition_dropout=0.5)
     batch = {"image": jax.random.bits(key, (4, *SHAPE), jnp.uint8), "label": jnp.arange(4) % 3}
     steps = [jax.jit(dataclasses.replace(objective, microbatches=parts).step)(STATE, batch, key) for parts in (1, 2)]
     (one, scalars), (two, others) = steps
@@ -109,19 +109,19 @@ def test_accumulation_sees_the_same_noise(key):
 @pytest.mark.slow
 def test_dropped_labels_are_the_null_class(key):
     # With every label dropped, the labels that the batch had cannot matter.
-    objective = dataclasses.replace(OBJECTIVE, label_dropout=1.0)
+    objective = dataclasses.replace(OBJECTIVE, condition_dropout=1.0)
     step = jax.jit(objective.step)
     image = jax.random.bits(key, (4, *SHAPE), jnp.uint8)
     losses = [float(step(STATE, {"image": image, "label": jnp.full(4, k)}, key)[1]["loss"]) for k in (0, 2)]
     assert losses[0] == losses[1]
-    kept = jax.jit(dataclasses.replace(objective, label_dropout=0.0).step)
+    kept = jax.jit(dataclasses.replace(objective, condition_dropout=0.0).step)
     losses = [float(kept(STATE, {"image": image, "label": jnp.full(4, k)}, key)[1]["loss"]) for k in (0, 2)]
     assert losses[0] != losses[1]
 
 
 UNCONDITIONAL = dataclasses.replace(
     with_classes(OBJECTIVE, 0),
-    label_dropout=0.0,
+    condition_dropout=0.0,
     sampling=Sampling(solver=Heun(), schedule=Rho(steps=3)),
 )
 UNLABELLED = {"image": SPEC["image"]}
@@ -133,8 +133,8 @@ UNLABELLED = {"image": SPEC["image"]}
         (UNCONDITIONAL, SPEC, "the data has labels, but the net is unconditional"),
         (OBJECTIVE, UNLABELLED, "but the data has no labels"),
         (with_classes(OBJECTIVE, 7), SPEC, "7 classes, but the data has 3"),
-        (dataclasses.replace(OBJECTIVE, label_dropout=0.0), SPEC, "labels dropped"),
-        (dataclasses.replace(UNCONDITIONAL, label_dropout=0.1), UNLABELLED, "needs a net with classes"),
+        (dataclasses.replace(OBJECTIVE, condition_dropout=0.0), SPEC, "labels dropped"),
+        (dataclasses.replace(UNCONDITIONAL, condition_dropout=0.1), UNLABELLED, "needs a net with classes"),
         (
             dataclasses.replace(UNCONDITIONAL, sampling=Sampling(guidance=ClassifierFree(scale=2.0))),
             UNLABELLED,

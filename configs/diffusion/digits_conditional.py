@@ -25,6 +25,6 @@ def config() -> Experiment:
         prediction=EdmPreconditioning(sigma_data=0.8),
         noise_distribution=digits_edm.LEVELS,
         sampling=Sampling(solver=Heun(), schedule=Rho(steps=18), guidance=ClassifierFree(scale=1.5)),
-        label_dropout=0.1,
+        condition_dropout=0.1,
     )
     return digits_edm.digits(objective, transforms=(), measures=(ClassAccuracy(),))

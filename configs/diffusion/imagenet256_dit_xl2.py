@@ -63,7 +63,7 @@ def config() -> Experiment:
             prediction=Direct(quantity=Eps()),
             noise_distribution=Uniform(),
             sampling=Sampling(solver=Ancestral(), schedule=Trailing(steps=250), guidance=ClassifierFree(scale=1.5)),
-            label_dropout=0.1,
+            condition_dropout=0.1,
             side=4,
         )
     )

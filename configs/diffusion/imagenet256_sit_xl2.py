@@ -32,7 +32,7 @@ def config() -> Experiment:
             prediction=Direct(quantity=Velocity()),
             noise_distribution=Uniform(),
             sampling=Sampling(solver=FlowHeun(), schedule=UniformTime(steps=125), guidance=ClassifierFree(scale=1.5)),
-            label_dropout=0.1,
+            condition_dropout=0.1,
             side=4,
         )
     )

@@ -50,7 +50,9 @@ FIELDS = {  # by today's class: old field -> field
     "diffusion.sampling:Sampling": {"grid": "schedule"},
     "experiment:Experiment": {"measures": "metrics"},
     "objectives.classification:Classification": {"steps": "total_steps"},
-    "objectives.diffusion:Diffusion": {"steps": "total_steps", "levels": "noise_distribution"},
+    "objectives.diffusion:Diffusion": {
+        "steps": "total_steps", "levels": "noise_distribution", "label_dropout": "condition_dropout",
+    },
     "objectives.gan:Gan": {"steps": "total_steps"},
     "objectives.segmentation:Segmentation": {"steps": "total_steps"},
     "optim.ema:ConstantEma": {"rate": "decay"},

@@ -8,7 +8,8 @@ dropout are used.
 import inspect
 from typing import Any, Protocol, runtime_checkable
 
-from jaxtyping import Array, Float, Key
+from flax import struct
+from jaxtyping import Array, Float, Int, Key
 
 from jaxgen.errors import UserError
 from jaxgen.typing import Condition
@@ -96,6 +97,49 @@ class Discriminator(Protocol):
     """Number of classes; 0 for a net that takes no label."""
 
     def __call__(self, image: Float[Array, "b *s"], condition: Condition, *, train: bool) -> Float[Array, "b *t"]: ...
+
+
+@struct.dataclass
+class Encoded:
+    """A text as its encoder returns it."""
+
+    text: Any  # f32[b n c], a vector for each token
+    pooled: Any  # f32[b d], a vector for the whole text
+    mask: Any  # bool[b n], true for what may be attended to; None where that is every token, padding among them
+
+
+@runtime_checkable
+class TextEncoder(Protocol):
+    """Map the token ids of texts, i32[b n], to vectors."""
+
+    vocabulary: int
+    """Number of token ids."""
+
+    def __call__(self, tokens: Int[Array, "b n"], *, train: bool) -> Encoded: ...
+
+
+@runtime_checkable
+class Autoencoder(Protocol):
+    """Map images to latents, of a fraction of their height and width, and back.
+
+    The collection "latent" holds `mean` and `std` f32[channels] of the latents of the images that it was trained on:
+    (latent - mean) / std is what a denoiser is trained on. Calling the net decodes what it has encoded.
+    """
+
+    channels: int
+    """Channels of a latent."""
+    factor: int
+    """Height and width of an image over those of its latent."""
+
+    def encode(self, image: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b i j m"]:
+        """Return mean and logarithm of the variance of each latent, `channels` of the one, then of the other."""
+        ...
+
+    def decode(self, latent: Float[Array, "b i j k"], *, train: bool) -> Float[Array, "b h w c"]:
+        """Return images in [-1, 1], but for overshoot."""
+        ...
+
+    def __call__(self, image: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]: ...
 
 
 def require(module: Any, protocol: type, name: str) -> None:

@@ -35,7 +35,7 @@ def config() -> Experiment:
             noise_distribution=LowDiscrepancy(distribution=LogNormal()),
             weighting=Uncertainty(base=Unweighted(), channels=8),
             sampling=Sampling(solver=Heun(), schedule=Rho(steps=3), guidance=ClassifierFree(scale=1.5)),
-            label_dropout=0.2,
+            condition_dropout=0.2,
             side=2,
         ),
         train=Pipeline(source=FakeLabels(height=8, width=8, channels=1, classes=3, size=48), transforms=(Flip(),)),
