@@ -1,8 +1,8 @@
 """What an objective is: the one thing in which a classifier, an FCN, a GAN and a diffusion model differ.
 
 `Objective` is all that training asks for. What else some objectives can do is a small Protocol of its own: `Predictive`
-maps images, `Generative` makes samples, `Density` knows likelihoods, `Diagnosing` warns. Nobody asks an objective for
-anything that is not named here.
+maps images, `Generative` makes samples, `Density` knows likelihoods, `Preparable` has work to do once for each example,
+`Diagnosing` warns. Nobody asks an objective for anything that is not named here.
 """
 
 from collections.abc import Callable, Mapping
@@ -178,6 +178,15 @@ class Density(Protocol):
         probes: int,
     ) -> Float[Array, " b"]:
         """Return ln p of each image in nats; see `diffusion.likelihood`."""
+        ...
+
+
+@runtime_checkable
+class Preparable(Protocol):
+    """An objective whose frozen nets see each example as it is, so that they need see it only once."""
+
+    def prepare(self, state: State, batch: Batch) -> dict[str, Array]:
+        """Return what the frozen nets make of a batch, by the names under which a batch may hold it."""
         ...
 
 

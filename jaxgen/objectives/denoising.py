@@ -110,6 +110,15 @@ class Denoising:
         blank = jnp.zeros((1, *self.shape(spec["image"].shape[1:])))
         return nets | {"net": self.net.init(own, blank, jnp.zeros(1), condition, total_steps=self.total_steps)}
 
+    def prepare(self, state: State, batch: Batch) -> dict[str, Array]:
+        """Return the moments of a batch's latents, and its texts where all their encoders are frozen."""
+        made: dict[str, Array] = {}
+        if self.latent is not None:
+            made["latent"] = self.latent.encode(variables(state.nets["autoencoder"]), batch, to_float(batch["image"]))
+        if self.text and texts.frozen(self.text):
+            made |= texts.encode(self.text, state.nets, batch)[0]
+        return made
+
     # --- in a step ----------------------------------------------------------------------------------------------------
 
     def rows(self, batch: Batch, k_noise: PRNGKeyArray, k_drop: PRNGKeyArray) -> dict[str, Any]:
@@ -119,14 +128,14 @@ class Denoising:
         """
         image = to_float(batch["image"])
         eps = jax.random.normal(k_noise, (len(image), *self.shape(image.shape[1:])))
-        rows: dict[str, Any] = {"image": image, "eps": eps, "label": {}, "text": {}}
+        rows: dict[str, Any] = {"image": image, "eps": eps, "label": {}}
         if self.latent is not None:
             rows["drawn"] = jax.random.normal(jax.random.fold_in(k_noise, 1), eps.shape)
             rows |= {"latent": batch["latent"]} if "latent" in batch else {}
         if self.conditions():
             drop = jax.random.bernoulli(k_drop, self.condition_dropout, (len(image),))
             rows["label"] = self._label(batch, drop)
-            rows["text"] = texts.dropped(self.text, batch, drop, k_drop)
+            rows |= texts.dropped(self.text, batch, drop, k_drop)
         return rows
 
     def clean(self, params: Tree, stats: Tree, rows: Tree) -> Float[Array, "b *s"]:
@@ -140,7 +149,7 @@ class Denoising:
         self, params: Tree, stats: Tree, rows: Tree, key: PRNGKeyArray
     ) -> tuple[Condition, dict[str, Tree]]:
         """Return what the net takes of a step's rows, and the text encoders' new stats."""
-        encoded, moved = texts.train(self.text, params, stats, rows["text"], jax.random.fold_in(key, 2))
+        encoded, moved = texts.train(self.text, params, stats, rows, jax.random.fold_in(key, 2))
         return {**rows["label"], **encoded}, moved
 
     # --- of a state ---------------------------------------------------------------------------------------------------

@@ -153,7 +153,7 @@ class Diffusion(Denoising):
     def generate(
         self,
         state: State,
-        noise: Float[Array, "b *s"],
+        noise: Float[Array, "b *z"],
         keys: Key[Array, " b"],
         condition: Condition,
         guide: State | None = None,

@@ -66,12 +66,13 @@ class LatentSpace:
         mean, log_variance = jnp.split(moments, 2, axis=-1)
         latent = mean if noise is None else mean + jnp.exp(0.5 * log_variance) * noise
         where = variables["latent"]
-        return (latent - where["mean"]) / where["std"]
+        return (latent - where["mean"][None, None, None]) / where["std"][None, None, None]
 
     def decode(self, variables: Any, latent: Float[Array, "b i j k"]) -> Float[Array, "b h w c"]:
         """Return the images of latents as a denoiser sees them."""
         where = variables["latent"]
-        return self._net.apply(variables, latent * where["std"] + where["mean"], train=False, method="decode")
+        latent = latent * where["std"][None, None, None] + where["mean"][None, None, None]
+        return self._net.apply(variables, latent, train=False, method="decode")
 
     def init(self, key: PRNGKeyArray, spec: Spec, total_steps: int) -> Net:
         """Make the autoencoder's Net."""
@@ -82,6 +83,3 @@ class LatentSpace:
 def variables(net: Net) -> Any:
     """Return what a module's methods are applied with."""
     return {"params": net.params, **net.stats}
-
-
-__all__ = ["LatentSpace", "variables"]

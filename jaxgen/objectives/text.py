@@ -14,6 +14,7 @@ from jaxgen.nn.interfaces import Encoded, TextEncoder, require
 from jaxgen.state import Net
 from jaxgen.typing import Batch, Condition, Spec, Tree
 
+PREPARED = ("text", "pooled", "text_mask")  # what a batch may hold of its texts, encoded once and for all
 GUIDES = "guide:"  # begins the names of what the guiding model's own encoders made of a text
 NEGATIVE, TO, SHARE = "negative_{}", "{}_to", "share"  # names of what samples may be asked for besides
 
@@ -62,6 +63,11 @@ def check(texts: Texts, spec: Spec) -> None:
                 f"objective.text reads {text.tokens!r}, which the data does not have: add "
                 "Tokenize(tokenizer=…) to the transforms of both pipelines"
             )
+    if "text" in spec and not (frozen(texts) and all(text.dropout == 0 for text in texts)):
+        raise UserError(
+            "the data holds texts that were encoded before, but an encoder learns, or drops texts of its own; train on "
+            "the source that was prepared, without Prepared"
+        )
     if not texts and "tokens" in spec:
         raise UserError("the data has tokens, but the objective reads no text: set objective.text, or drop Tokenize")
     if len(texts) > 1 and texts[0].joins == "channels":
@@ -77,8 +83,19 @@ def init(texts: Texts, key: PRNGKeyArray, spec: Spec, total_steps: int) -> dict[
     return made
 
 
-def dropped(texts: Texts, batch: Batch, drop: Bool[Array, " b"], key: PRNGKeyArray) -> dict[str, Int[Array, "b n"]]:
-    """Return the batch's token ids in training, with no text in the rows of `drop` and where an encoder drops it."""
+def frozen(texts: Texts) -> bool:
+    """Say whether no encoder learns."""
+    return all(text.encoder.optimizer is None for text in texts)
+
+
+def dropped(texts: Texts, batch: Batch, drop: Bool[Array, " b"], key: PRNGKeyArray) -> dict[str, Array]:
+    """Return what a step takes of a batch's texts, with no text in the rows of `drop` and where an encoder drops it.
+
+    Those are token ids, or what frozen encoders made of them, where the batch holds that.
+    """
+    if "text" in batch:
+        names = (*(text.tokens for text in texts), *(name for name in PREPARED if name in batch))
+        return {"drop": drop, **{name: batch[name] for name in names}}
     rows = {}
     for i, text in enumerate(texts):
         tokens = batch[text.tokens]
@@ -90,13 +107,23 @@ def dropped(texts: Texts, batch: Batch, drop: Bool[Array, " b"], key: PRNGKeyArr
 def train(
     texts: Texts, params: Tree, stats: Tree, rows: Mapping[str, Array], key: PRNGKeyArray
 ) -> tuple[Condition, dict[str, Tree]]:
-    """Return what the encoders make of token ids in training, and their new stats."""
+    """Return what the encoders make of the texts of a step's rows, and their new stats."""
+    ready = "text" in rows
     outputs, moved = [], {}
     for i, (name, text) in enumerate(zip(_names(texts), texts, strict=True)):
         k = jax.random.fold_in(key, i)
-        encoded, _, moved[name] = text.encoder.train(params[name], stats[name], k, rows[text.tokens])
+        tokens = text.none((1, rows[text.tokens].shape[1])) if ready else rows[text.tokens]
+        encoded, _, moved[name] = text.encoder.train(params[name], stats[name], k, tokens)
         outputs.append(encoded)
-    return _joined(texts, outputs), moved
+    made = _joined(texts, outputs)
+    if not ready:
+        return made, moved
+
+    def kept(name: str, none: Array) -> Array:
+        drop = rows["drop"].reshape(-1, *[1] * (none.ndim - 1))
+        return jnp.where(drop, none, rows[name].astype(none.dtype))
+
+    return {name: kept(name, none) for name, none in made.items()}, moved
 
 
 def encode(texts: Texts, nets: Mapping[str, Net], asked: Condition) -> tuple[Condition, Condition]:
@@ -107,7 +134,10 @@ def encode(texts: Texts, nets: Mapping[str, Net], asked: Condition) -> tuple[Con
     """
     if not texts:
         return {}, {}
-    wanted = _encoded(texts, nets, {text.tokens: asked[text.tokens] for text in texts})
+    if "text" in asked:
+        wanted = {name: asked[name] for name in PREPARED if name in asked}
+    else:
+        wanted = _encoded(texts, nets, {text.tokens: asked[text.tokens] for text in texts})
     if SHARE in asked:
         other = _encoded(texts, nets, {text.tokens: asked[TO.format(text.tokens)] for text in texts})
         wanted = _between(wanted, other, asked[SHARE])
