@@ -10,7 +10,7 @@ import dataclasses
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jaxgen.diffusion.multistep import Dpm2M, Dpm2MSde, Dpm3M, UniPc
@@ -41,24 +41,34 @@ SOLVERS: dict[str, Any] = {
 }
 
 
-def curve(run: Restored, n: int, steps: Sequence[int]) -> tuple[list[dict[str, Any]], float]:
-    """Return a row for each solver and sampling schedule, and the distance of the train split."""
-    objective: Any = run.experiment.objective
-    if not isinstance(objective, Diffusion) or not isinstance(objective.sampling.schedule, Rho):
-        raise UserError("this compares solvers on EDM's sampling schedules; give it a run such as runs/digits_edm")
+def meter(run: Restored, n: int) -> tuple[Callable[[Any], float], float]:
+    """Return what measures n samples, drawn as an objective says, of a run's nets; and the train split's distance."""
     experiment = run.experiment
     train_set, test_set = experiment.train.source.open(), experiment.test.source.open()
     extract = DigitsCnn().extractor()
-    rows = []
 
     def view(objective: Any) -> SampleEvaluator:
         changed = run.with_experiment(dataclasses.replace(experiment, objective=objective))
         return SampleEvaluator(changed.program, run.state, train_set, test_set)
 
-    first = view(objective)
+    first = view(experiment.objective)
     real = first.map(extract, as_shown(first.rows("test").image))
     train = first.rows("train").image[:n]
-    baseline = fidelity.frechet_distance(real, first.map(extract, as_shown(train)))
+
+    def distance(objective: Any) -> float:
+        own = view(objective)
+        return fidelity.frechet_distance(real, own.map(extract, as_shown(own.samples(n).image)))
+
+    return distance, fidelity.frechet_distance(real, first.map(extract, as_shown(train)))
+
+
+def curve(run: Restored, n: int, steps: Sequence[int]) -> tuple[list[dict[str, Any]], float]:
+    """Return a row for each solver and sampling schedule, and the distance of the train split."""
+    objective: Any = run.experiment.objective
+    if not isinstance(objective, Diffusion) or not isinstance(objective.sampling.schedule, Rho):
+        raise UserError("this compares solvers on EDM's sampling schedules; give it a run such as runs/digits_edm")
+    rows = []
+    distance, baseline = meter(run, n)
     for name, solver in SOLVERS.items():
         for number in steps:
             schedule = dataclasses.replace(objective.sampling.schedule, steps=number)
@@ -67,10 +77,8 @@ def curve(run: Restored, n: int, steps: Sequence[int]) -> tuple[list[dict[str, A
                 changed.check_sampling(guide=False)
             except UserError:
                 continue
-            own = view(changed)
-            fake = own.map(extract, as_shown(own.samples(n).image))
             nfe = changed.protocol()["nfe"]
-            rows.append({"solver": name, "steps": number, "nfe": nfe, "fd": fidelity.frechet_distance(real, fake)})
+            rows.append({"solver": name, "steps": number, "nfe": nfe, "fd": distance(changed)})
             print(f"{name:<16} {number:>4} steps {nfe:>4} NFE  fd_digits_cnn {rows[-1]['fd']:.3f}", file=sys.stderr)
     return rows, baseline
 

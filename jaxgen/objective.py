@@ -1,7 +1,7 @@
 """What an objective is: the one thing in which a classifier, an FCN, a GAN and a diffusion model differ.
 
 `Objective` is all that training asks for. What else some objectives can do is a small Protocol of its own: `Predictive`
-maps images, `Generative` makes samples, `Density` knows likelihoods, `Preparable` has work to do once for each example,
+maps images, `Generative` makes samples, `Density` knows likelihoods, `Preparable` has work that is done once for all,
 `Diagnosing` warns. Nobody asks an objective for anything that is not named here.
 """
 
@@ -158,6 +158,32 @@ class Generative(Protocol):
         `condition` holds the arrays that `conditions` names, as a batch does. `guide` is the state of the guiding
         model, where guidance asks for one. What is random in addition to the noise is drawn from the keys.
         """
+        ...
+
+
+@runtime_checkable
+class Editable(Generative, Protocol):
+    """A generative objective that also starts from images, f32[b *s] in [-1, 1]."""
+
+    def edit(
+        self,
+        state: State,
+        image: Float[Array, "b *s"],
+        noise: Float[Array, "b *z"],
+        keys: Key[Array, " b"],
+        condition: Condition,
+        guide: State | None = None,
+        *,
+        strength: float,
+    ) -> Float[Array, "b *s"]:
+        """Return what is made of each image: `strength` in 0..1 of noise is mixed with 1 - `strength` of the image.
+
+        0 keeps the image, 1 forgets it. Other arguments are those of `generate`.
+        """
+        ...
+
+    def invert(self, state: State, image: Float[Array, "b *s"], condition: Condition) -> Float[Array, "b *z"]:
+        """Return the noise from which `generate`, without guidance, leads to each image for this condition."""
         ...
 
 

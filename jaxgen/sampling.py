@@ -163,4 +163,5 @@ def batch_by_batch(
             yield jax.device_get(pending)
         pending = new
     if pending is not None:
-        yield jax.device_get(pending)[: n - (n - 1) // size * size]
+        last = n - (n - 1) // size * size
+        yield jax.tree.map(lambda x: x[:last], jax.device_get(pending))

@@ -10,10 +10,12 @@ import pytest
 
 from jaxgen.adversarial.augmentation import Adaptive
 from jaxgen.adversarial.diffaugment import DiffAugment
+from jaxgen.adversarial.losses import NonSaturating
 from jaxgen.adversarial.penalties import R1, R2, LeCam
-from jaxgen.data.augment import Flip
+from jaxgen.data.augment import Flip, Unlabelled
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.fake import FakeLabels, FakeMasks
+from jaxgen.diffusion.consistency import Doubling
 from jaxgen.diffusion.guidance import ClassifierFree
 from jaxgen.diffusion.noise_distributions import LogNormal
 from jaxgen.diffusion.path import Edm
@@ -24,18 +26,22 @@ from jaxgen.diffusion.solvers import Heun
 from jaxgen.diffusion.weighting import Uncertainty, Unweighted
 from jaxgen.experiment import Experiment
 from jaxgen.learner import Learner
+from jaxgen.models.autoencoder_kl import AutoencoderKl, Level
 from jaxgen.models.cnn import Cnn
 from jaxgen.models.dcgan import DcganDiscriminator, DcganGenerator, SpectralNorm
 from jaxgen.models.dit import DiT
 from jaxgen.models.fcn import Fcn
+from jaxgen.models.patchgan import Group, PatchGan
 from jaxgen.nn.backbones import SmallBackbone
 from jaxgen.objective import Objective
+from jaxgen.objectives.autoencoder import Autoencoding
 from jaxgen.objectives.classification import Classification
+from jaxgen.objectives.consistency import ConsistencyTuning
 from jaxgen.objectives.diffusion import Diffusion
 from jaxgen.objectives.gan import Gan
 from jaxgen.objectives.segmentation import Segmentation
 from jaxgen.optim.ema import HalfLifeEma, PowerEma, WarmupEma
-from jaxgen.optim.optimizer import Optimizer, RampedAdam, Sgd
+from jaxgen.optim.optimizer import Optimizer, RAdam, RampedAdam, Sgd
 from jaxgen.optim.schedules import Constant, Cosine
 
 
@@ -131,6 +137,25 @@ def diffusion() -> Experiment:
     )
 
 
+def consistency() -> Experiment:
+    made = diffusion()
+    module = DiT(classes=3, width=32, depth=1, heads=2, patch=2)
+    objective = ConsistencyTuning(
+        net=Learner(
+            module=module,
+            optimizer=Optimizer(learning_rate=Cosine(peak=1e-2), method=RAdam()),
+            ema=(HalfLifeEma(steps=2.0),),
+        ),
+        path=Edm(),
+        prediction=EdmPreconditioning(sigma_data=0.5),
+        noise_distribution=LogNormal(mean=-0.5, std=0.5),
+        gaps=Doubling(stages=2),
+        condition_dropout=0.2,
+        side=2,
+    )
+    return dataclasses.replace(made, objective=objective)
+
+
 def gan() -> Experiment:
     source = FakeLabels(height=8, width=8, channels=1, classes=3, size=48)
     optimizer = Optimizer(learning_rate=Cosine(peak=1e-2), method=RampedAdam())
@@ -163,6 +188,39 @@ def gan() -> Experiment:
     )
 
 
+def autoencoder() -> Experiment:
+    source = FakeLabels(height=8, width=8, channels=1, classes=3, size=48)
+    optimizer = Optimizer(learning_rate=Cosine(peak=1e-2))
+    return Experiment(
+        objective=Autoencoding(
+            net=Learner(
+                module=AutoencoderKl(
+                    channels=8,
+                    image_channels=1,
+                    encoder=(Level(8, 0), Level(8, 0)),
+                    decoder=(Level(8, 0), Level(8, 0)),
+                    attention=False,
+                    groups=2,
+                ),
+                optimizer=optimizer,
+                ema=(HalfLifeEma(steps=2.0),),
+            ),
+            discriminator=Learner(module=PatchGan(width=4, halvings=1, norm=Group(2)), optimizer=optimizer),
+            adversarial_loss=NonSaturating(),  # the hinge loss moves no bias of the last layer at first
+            adversarial_weight=0.02,
+            start=2,
+        ),
+        train=Pipeline(source=source, transforms=(Unlabelled(), Flip())),
+        test=Pipeline(source=dataclasses.replace(source, size=13), transforms=(Unlabelled(),)),
+        steps=12,
+        batch_size=16,
+        test_batch_size=8,
+        log_every=2,
+        preview_every=6,
+        checkpoint_every=3,
+    )
+
+
 def with_learners(objective: Objective, change: Callable[[Learner], Learner]) -> Objective:
     """Return the objective with each of its learners changed."""
     fields = {f.name: getattr(objective, f.name) for f in dataclasses.fields(objective)}
@@ -184,7 +242,8 @@ def by_descent(experiment: Experiment) -> Experiment:
 # Configs whose nets another config has too: what takes minutes to compile is compiled once for each net. (pictures_:
 # test_first_day.py trains them.)
 REPEATED = re.compile(
-    "scenes_fcn16s|scenes_fcn32s|digits_flow|digits_ddpm|diffusion/digits_conditional|gan/digits_conditional|ring8|"
+    "scenes_fcn16s|scenes_fcn32s|digits_ect|"
+    "digits_flow|digits_ddpm|diffusion/digits_conditional|gan/digits_conditional|ring8|"
     "sit_xl2|cifar10_r3gan|stacked_digits|cifar10_edm|ffhq256_r3gan|imagenet_resnet50|pets_unet|voc_fcn8s|pictures_"
 )
 
@@ -200,4 +259,11 @@ def slow(names: Iterable[str], long: re.Pattern[str] | None = None) -> list[Any]
     return [pytest.param(name, marks=marks(name)) for name in names]
 
 
-EXPERIMENTS = {"classification": classification, "segmentation": segmentation, "diffusion": diffusion, "gan": gan}
+EXPERIMENTS = {
+    "classification": classification,
+    "segmentation": segmentation,
+    "diffusion": diffusion,
+    "consistency": consistency,
+    "gan": gan,
+    "autoencoder": autoencoder,
+}

@@ -324,7 +324,7 @@ def test_cutout_hides_a_square_and_does_not_ask_for_it() -> None:
 def test_a_caption_goes_where_it_may_be_false(transform: Transform) -> None:
     example = painted()
     out = run(transform, example)
-    if isinstance(transform, Resize | ResizeShort | PadTo | PadToMultiple) or transform in (
+    if isinstance(transform, Resize | ResizeShort | PadTo | PadToMultiple | Flip) or transform in (
         CenterCrop(70, 90),  # larger than the picture
         RandomScaleCrop(96, 120, low=0.5, high=0.8),
     ):

@@ -91,7 +91,7 @@ def test_captions_are_true(drawn: list[render.Scene]) -> None:
             assert article == ("an" if name == "orange" else "a")
             x0, y0, x1, y1 = scene.boxes[k].astype(int)
             colour = np.median(pixels[y0:y1, x0:x1][mask[y0:y1, x0:x1] > 0], axis=0)
-            distances = np.linalg.norm(render._tones()[0] - render.oklab(colour[None]), axis=1)
+            distances = np.linalg.norm(render.tones()[0] - render.oklab(colour[None]), axis=1)
             assert list(render.COLOURS)[distances.argmin()] == name  # what the eye sees is what the caption says
         between = NOUN.sub("|", scene.caption).strip("|").split("|")
         for text, a, b in zip(between, order[:-1], order[1:], strict=True):

@@ -17,14 +17,14 @@ STORED = (
 # Rooms, or single files of a room, from the bottom up. A file imports from its own floor and from those below.
 FLOORS = [
     ("typing", "errors", "tree", "noise", "progress"),
-    ("state", "nn", "pictures", "data", "metrics.accumulators", "metrics.fidelity", *STORED),
+    ("state", "nn", "pictures", "data", "metrics.accumulators", "metrics.fidelity", "metrics.reconstruction", *STORED),
     ("optim", "parallel", "diffusion", "supervised", "runs.lock"),
     ("learner", "models", "report"),
     ("adversarial", "objective", "runs.logs", "runs.divergence", "runs.watchdog", "runs.wandb", "runs.report"),
     ("weights", "features", "objectives"),
     ("experiment", "metrics"),
     ("program", "config"),
-    ("sampling",),
+    ("sampling", "editing"),
     ("evaluation", "runs", "weights.trained"),
     ("loop", "plan"),
     ("commands",),

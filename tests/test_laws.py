@@ -162,7 +162,7 @@ def test_one_batch_can_be_learned_by_heart(make):
     assert np.mean(losses[-10:]) - least < share * (losses[0] - least)
 
 
-@each_but("gan", "diffusion")
+@each_but("gan", "consistency", "diffusion")
 def test_evaluation_does_not_depend_on_batches_or_devices(make):
     found = []
     for layout, size in (("1", 8), ("1", 5), ("4", 8), ("4", 3)):
@@ -177,7 +177,7 @@ def test_evaluation_does_not_depend_on_batches_or_devices(make):
             np.testing.assert_allclose(other[name], found[0][name], rtol=1e-5)
 
 
-@each_but("gan", "diffusion")
+@each_but("gan", "consistency", "diffusion")
 def test_accumulation_takes_the_same_number_of_steps(make):
     experiment = make()
     objective = dataclasses.replace(experiment.objective, microbatches=2)
@@ -186,7 +186,7 @@ def test_accumulation_takes_the_same_number_of_steps(make):
     assert np.isfinite(losses).all()
 
 
-@each_but("gan", "diffusion")
+@each_but("gan", "consistency", "diffusion")
 def test_bfloat16_computes_and_keeps_float32(make):
     experiment = make()
     in_half = with_nets(experiment.objective, lambda net: net.clone(dtype="bfloat16"))

@@ -18,10 +18,12 @@ from jaxgen import tree
 from jaxgen.config import codec
 from jaxgen.errors import UserError
 from jaxgen.models import dit
-from jaxgen.models.dit import XL, B, DiT, L, LayerNorm, RmsNorm, Rope, S, SinCos, SwiGlu
+from jaxgen.models.dit import XL, B, DiT, L, S
 from jaxgen.models.mlp import MlpDenoiser
 from jaxgen.nn import attention
 from jaxgen.nn.conditioning import one_hot
+from jaxgen.nn.positions import Rope, SinCos, rotate
+from jaxgen.nn.transformer import LayerNorm, RmsNorm, SwiGlu
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "dit.npz"
 
@@ -243,10 +245,10 @@ def test_positions_know_their_row_and_column(table: Any) -> None:
 def test_rotary_attention_sees_differences_only() -> None:
     angles = jnp.asarray(Rope().angles(4, 5, 8))
     q, k = (jnp.broadcast_to(array(name, (1, 1, 1, 8), 1.0), (1, 20, 1, 8)) for name in "qk")
-    products = jnp.einsum("bqhc,bkhc->qk", dit.rotate(q, angles), dit.rotate(k, angles)).reshape(4, 5, 4, 5)
+    products = jnp.einsum("bqhc,bkhc->qk", rotate(q, angles), rotate(k, angles)).reshape(4, 5, 4, 5)
     np.testing.assert_allclose(products[1:, 2:, 1:, 2:], products[:-1, :-2, :-1, :-2], rtol=1e-4, atol=1e-5)
     assert np.abs(products[0, 0, 1:, :] - products[0, 0, 0, 0]).min() > 1e-3
-    np.testing.assert_allclose(jnp.linalg.norm(dit.rotate(q, angles), axis=-1), jnp.linalg.norm(q, axis=-1), rtol=1e-5)
+    np.testing.assert_allclose(jnp.linalg.norm(rotate(q, angles), axis=-1), jnp.linalg.norm(q, axis=-1), rtol=1e-5)
 
 
 @every_kind
@@ -313,7 +315,7 @@ def test_flash_attention_takes_what_it_can(q, device, mesh, reason):
 def test_on_a_gpu_attention_flashes_or_says_why_not(monkeypatch):
     asked = []
 
-    def recorded(q, k, v, implementation):
+    def recorded(q, k, v, mask, implementation):
         asked.append(implementation)
         return q
 

@@ -11,7 +11,8 @@ import small
 
 from jaxgen import tree
 from jaxgen.errors import UserError
-from jaxgen.models.dit import AXES, DIT, DiT, Gelu, SwiGlu
+from jaxgen.models.dit import AXES, DIT, DiT
+from jaxgen.nn.transformer import Gelu, SwiGlu
 from jaxgen.optim.muon import Muon
 from jaxgen.optim.optimizer import Adam, Optimizer
 from jaxgen.optim.schedules import Constant

@@ -243,7 +243,10 @@ def test_images_that_are_ignored_as_a_whole_have_no_part_in_the_test_loss(key):
         ),
         (lambda: classifier(Column(), class_weights=(1.0, -1.0)), r"Classification.class_weights is \(1.0, -1.0\)"),
         (lambda: one_weight(aux_weight=-1.0), "Segmentation.aux_weight is -1.0; it must be 0 or more"),
-        (lambda: dataclasses.replace(diffusion().objective, condition_dropout=10.0), "condition_dropout is 10.0; .* 0 to 1"),
+        (
+            lambda: dataclasses.replace(diffusion().objective, condition_dropout=10.0),
+            "condition_dropout is 10.0; .* to 1",
+        ),
         (lambda: dataclasses.replace(diffusion().objective, side=0), "Diffusion.side is 0; it must be at least 1"),
         (lambda: Mixup(alpha=0.0), "Mixup.alpha is 0.0; it must be above 0; NoMixing"),
         (lambda: CutMix(alpha=-1.0), "CutMix.alpha is -1.0; it must be above 0; NoMixing"),

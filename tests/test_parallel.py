@@ -9,8 +9,9 @@ from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from jaxgen import tree
 from jaxgen.errors import UserError
-from jaxgen.models.dit import DIT, DiT, SwiGlu
+from jaxgen.models.dit import DIT, DiT
 from jaxgen.models.r3gan import R3GAN, R3ganDiscriminator
+from jaxgen.nn.transformer import SwiGlu
 from jaxgen.parallel.activations import constrained
 from jaxgen.parallel.mesh import MeshShape, check_batch, put_batch, with_shardings
 from jaxgen.parallel.rules import ByPath, Composed, Fsdp, Replicated, Split, shardings, table

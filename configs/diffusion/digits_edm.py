@@ -20,6 +20,7 @@ from jaxgen.features.digits_cnn import DigitsCnn
 from jaxgen.learner import Learner
 from jaxgen.metrics.distribution import Distribution
 from jaxgen.models.songunet import SongUNet
+from jaxgen.objectives.denoising import Denoising
 from jaxgen.objectives.diffusion import Diffusion
 from jaxgen.optim.ema import HalfLifeEma
 from jaxgen.optim.optimizer import Optimizer
@@ -34,7 +35,7 @@ def net(classes: int = 0) -> nn.Module:
     return SongUNet(classes=classes, model_channels=32, multipliers=(1, 2), blocks=1, attention=())
 
 
-def digits(objective: Diffusion, transforms: tuple = (Unlabelled(),), measures: tuple = ()) -> Experiment:
+def digits(objective: Denoising, transforms: tuple = (Unlabelled(),), measures: tuple = ()) -> Experiment:
     """The data and the budget that the configs on digits share."""
     return Experiment(
         objective=objective,

@@ -5,6 +5,7 @@ COMMANDS = {
     "train": ("train", "train a config: what train.py does"),
     "list": ("listing", "every config, with its result and what that costs"),
     "data": ("data", "what a config reads: examples, sizes, classes, class weights, duplicates"),
+    "prepare": ("prepare", "let a config's frozen nets see each example once, and keep what they make of it"),
     "eval": ("evaluate", "evaluate a checkpoint exactly"),
     "sample": ("sample", "draw samples; sample i depends on the seed and on i only"),
     "interpolate": ("interpolate", "go from sample to sample, as rows of images or an animated GIF"),

@@ -65,7 +65,10 @@ class ResizeShort(_Bounded):
 
 @dataclasses.dataclass(frozen=True)
 class CenterCrop(_Bounded):
-    """The middle height x width of the image, padded where it is smaller (mean colour / 255)."""
+    """The middle height x width of the image, padded where it is smaller (mean colour / 255).
+
+    A caption is dropped where a part of the image is.
+    """
 
     height: int
     width: int
@@ -106,7 +109,10 @@ class PadToMultiple(_Bounded):
 
 @dataclasses.dataclass(frozen=True)
 class RandomResizedCrop(_Bounded):
-    """A part of random area and proportions, resized to height x width (Inception, arXiv:1409.4842, section 6)."""
+    """A part of random area and proportions, resized to height x width (Inception, arXiv:1409.4842, section 6).
+
+    A caption is dropped where a part of the image is.
+    """
 
     height: int
     width: int
@@ -144,7 +150,8 @@ class RandomScaleCrop(_Bounded):
     """Resize by a random factor, then crop height x width at random, padded where it is smaller (mean colour / 255).
 
     The augmentation of segmentation since DeepLab (arXiv:1606.00915). With `max_share`, a crop in which one class takes
-    that share of the pixels that count is drawn again, ten times at most.
+    that share of the pixels that count is drawn again, ten times at most. A caption is dropped where a part of the
+    image is.
     """
 
     height: int
@@ -175,7 +182,10 @@ class RandomScaleCrop(_Bounded):
 
 @dataclasses.dataclass(frozen=True)
 class PadCrop(_Bounded):
-    """Pad every side by `pad` pixels, then crop height x width at random: the augmentation of CIFAR."""
+    """Pad every side by `pad` pixels, then crop height x width at random: the augmentation of CIFAR.
+
+    A caption is dropped where a part of the image is.
+    """
 
     height: int
     width: int
@@ -195,7 +205,7 @@ class PadCrop(_Bounded):
 
 @dataclasses.dataclass(frozen=True)
 class Flip(_Bounded):
-    """Exchange left and right."""
+    """Exchange left and right, and in a caption the words left and right (왼쪽 and 오른쪽); other words stay."""
 
     probability: float = 0.5
 
@@ -205,7 +215,7 @@ class Flip(_Bounded):
 
 @dataclasses.dataclass(frozen=True)
 class Rotate:
-    """Turn about the centre by up to `degrees` either way; what comes from outside is padded (mean colour / 255)."""
+    """Turn about the centre by up to `degrees` either way; outside lie the mean colour and 255. Drops a caption."""
 
     degrees: float = 10.0
     fill: int | None = None
@@ -218,7 +228,7 @@ class Rotate:
 
 @dataclasses.dataclass(frozen=True)
 class Affine:
-    """Turn, scale, slant and shift about the centre; what comes from outside is padded (mean colour / 255)."""
+    """Turn, scale, slant and shift about the centre; outside lie the mean colour and 255. Drops a caption."""
 
     degrees: float = 10.0
     """Largest turn either way."""
@@ -244,8 +254,8 @@ class Affine:
 class Photometric:
     """Change brightness, contrast, saturation and hue of the image, together one affine map of its colours.
 
-    Colours are the first three channels, or the first of one or two; alpha and what follows stay as they are. Raises
-    UserError for an image that is not in bytes.
+    Colours are the first three channels, or the first of one or two; alpha and what follows stay as they are. A
+    caption, which may name a colour, is dropped. Raises UserError for an image that is not in bytes.
     """
 
     brightness: float = 0.2
@@ -277,7 +287,7 @@ class Cutout(_Bounded):
     """Paint a square of the image over with its mean colour, and of the mask with 255: what is hidden does not count.
 
     Its centre may lie anywhere, so that it may stick out (arXiv:1708.04552). Alpha, the last of two or four channels
-    of bytes, stays as it is.
+    of bytes, stays as it is. A caption is dropped.
     """
 
     size: int

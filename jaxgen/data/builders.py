@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core.dataset_metadata import DatasetMetadata
 
-from jaxgen.data import render
+from jaxgen.data import render, render_emoji
 from jaxgen.data.tfds import data_directory
 from jaxgen.errors import UserError
 from jaxgen.progress import Line
@@ -47,7 +47,7 @@ def prepared(builder: type[tfds.core.GeneratorBasedBuilder]) -> tfds.core.Genera
 
 
 class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """What the two builders share."""
+    """What the builders share."""
 
     url_infos = None  # nothing is downloaded
 
@@ -102,6 +102,42 @@ class ScenesBuilder(_Builder):
                 line.hear(f"scenes, {split}", i, SIZES[split])
                 images = {"image": png(scene.image), "mask": png(scene.mask)}
                 yield i, images | {"boxes": scene.boxes, "labels": scene.labels, "caption": scene.caption}
+
+
+class EmojiBuilder(_Builder):
+    """Emoji at 128x128 with alpha: `image`, `emoji`, `subject`, `tone`, `gender`, and `caption_en` … (14 languages)."""
+
+    name = "emoji"
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        side = render_emoji.SIDE
+        features = {
+            "image": tfds.features.Image(shape=(side, side, 4), encoding_format="png"),
+            "emoji": tfds.features.Text(),
+            "subject": tfds.features.Text(),
+            "tone": tfds.features.Tensor(shape=(), dtype=np.int32),
+            "gender": tfds.features.Tensor(shape=(), dtype=np.int32),
+        } | {f"caption_{language}": tfds.features.Text() for language in render_emoji.LANGUAGES}
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features), disable_shuffling=True)
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+        known, drawn = render_emoji.known(), {}
+        with Line(sys.stderr) as line:
+            for i, text in enumerate(known):
+                line.hear("emoji", i, len(known))
+                image = render_emoji.draw(text, render_emoji.SIDE)
+                if image is not None:
+                    drawn[text] = png(image)
+        shares = render_emoji.splits(drawn)
+        return {split: self._generate_examples(texts, drawn) for split, texts in shares.items()}
+
+    def _generate_examples(self, texts: list[str], drawn: dict[str, bytes]) -> Iterator[tuple[int, dict[str, Any]]]:
+        for i, text in enumerate(texts):
+            meant = render_emoji.meaning(text)
+            names = {f"caption_{language}": render_emoji.caption(text, language) for language in render_emoji.LANGUAGES}
+            what = {"subject": meant.subject, "tone": meant.tone, "gender": meant.gender}
+            yield i, {"image": drawn[text], "emoji": text} | what | names
 
 
 def png(image: Image.Image) -> bytes:

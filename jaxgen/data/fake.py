@@ -55,6 +55,8 @@ class FakeMasks(_Fake):
 
     cells: int = 4
     """Cells along each side of the grid."""
+    captioned: bool = False
+    """Whether each image has a `caption`, "noise of colour 3", the class in the first cell."""
 
     def open(self) -> Examples:
         return _Masks(self)
@@ -71,6 +73,45 @@ class FakeLatents(_Fake):
 
     def open(self) -> Examples:
         return _Latents(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FakeCaptions(_Fake):
+    """Noise coloured by its caption: `image` u8[h w c] and `caption`, "noise of colour 3", and `label` with classes."""
+
+    classes: int = 0
+    colours: int = 8
+    """How many there are, and so captions."""
+    length: int = 0
+    """Of `tokens` i32[length], for data that a transform gives no tokens; 0 for none."""
+    vocabulary: int = 64
+    """How many ids there are, of which token ids are drawn."""
+
+    def open(self) -> Examples:
+        return _Captions(self)
+
+
+class _Captions:
+    def __init__(self, fake: FakeCaptions):
+        self.classes = _names(fake.classes)
+        self._fake = fake
+        self._colours = _colours(fake.colours, fake.channels)
+
+    def __len__(self) -> int:
+        return self._fake.size
+
+    def __getitem__(self, index: int) -> Example:
+        fake = self._fake
+        rng = _generator(fake.seed, index, fake.size)
+        colour = int(rng.integers(fake.colours))
+        noise = rng.integers(0, 128, (fake.height, fake.width, fake.channels), np.uint8)
+        example = {"image": noise + self._colours[colour], "caption": np.array(f"noise of colour {colour}")}
+        if fake.classes:
+            example["label"] = np.array(colour % fake.classes, np.int32)
+        if fake.length:
+            of_colour = np.random.default_rng(colour)
+            example["tokens"] = of_colour.integers(fake.vocabulary, size=fake.length).astype(np.int32)
+        return example
 
 
 class _Latents:
@@ -129,7 +170,9 @@ class _Masks:
         image = noise + self._colours[mask]
         mask[[0, -1]] = IGNORE
         mask[:, [0, -1]] = IGNORE
-        return {"image": image, "mask": mask}
+        if not fake.captioned:
+            return {"image": image, "mask": mask}
+        return {"image": image, "mask": mask, "caption": np.array(f"noise of colour {grid[0, 0]}")}
 
 
 def _generator(seed: int, index: int, size: int) -> np.random.Generator:

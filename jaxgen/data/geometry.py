@@ -1,13 +1,15 @@
 """The moves that all augmentations are made of. Each moves image, target, mask, boxes and frame into a new example.
 
 Images are interpolated bilinearly (with antialiasing where they shrink), masks by nearest neighbour. Outside the image
-lies its mean colour, or a given grey level, and the mask id 255. A caption is dropped where it may no longer be true.
+lies its mean colour, or a given grey level, and the mask id 255. A caption is dropped where it may no longer be true;
+where left and right are exchanged, so are these words in it. Token ids must come after the last move.
 `frame` f64[2 3], where an example has one, says where the original picture lies in the image: the affine map from
 (x, y, 1) there to (x, y) here, in pixels from the top left corner (edges: a pixel's centre is half a pixel further).
 All raise UserError for pixels that they do not know how to move; see `pixels`.
 """
 
 import math
+import re
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -18,6 +20,12 @@ from jaxgen.typing import IGNORE, Example
 
 PIXELS = ("image", "target")  # images u8[h w c] of one size, moved alike: a paired target follows its image
 Box = tuple[float, float, float, float]  # y0 x0 y1 x1 in pixels
+
+# English, and in Korean where it stands alone or before a side, a hand or a foot: not in 떠오른, "risen".
+SIDES = re.compile(
+    r"\b(?:left|right)(?=\b|wards?\b|most\b)|(?<![가-힣])(?:왼|오른)(?=쪽|편|손|발|팔|눈)", re.IGNORECASE
+)
+OPPOSITE = {"left": "right", "right": "left", "왼": "오른", "오른": "왼"}
 
 MAX_SIDE = 64  # pixels along each side that the mean colour is taken over
 
@@ -38,16 +46,32 @@ def pixels(example: Example) -> list[str]:
         same = value.shape[:2] == (h, w)
         if key in PIXELS and not same:
             raise UserError(f"{key} is {'x'.join(map(str, value.shape[:2]))}, but image is {h}x{w}; resize them before")
-        if key not in (*PIXELS, "mask", "boxes", "frame") and same:
+        if key not in (*PIXELS, "mask", "boxes", "frame") and (same or value.ndim > 2):
+            shape = "x".join(map(str, value.shape[:2]))
             raise UserError(
-                f"{key}: transforms do not know how to move these {h}x{w} pixels; they move image, target and mask"
+                f"{key}: transforms do not know how to move these {shape} pixels; they move image, target and mask"
             )
     return [key for key in PIXELS if key in example]
 
 
 def without_caption(example: Example) -> Example:
-    """Return the example without its caption."""
+    """Return the example without its caption. Raises UserError where that lives on as token ids."""
+    _check_no_tokens(example)
     return {key: value for key, value in example.items() if key != "caption"}
+
+
+def mirrored_caption(caption: str) -> str:
+    """Exchange the words left and right, and their like in Korean: "a red 3 right of a blue 7"."""
+    return SIDES.sub(lambda found: _as_written(OPPOSITE[found[0].lower()], found[0]), caption)
+
+
+def _as_written(word: str, like: str) -> str:
+    return word.upper() if like.isupper() else word.capitalize() if like[0].isupper() else word
+
+
+def _check_no_tokens(example: Example) -> None:
+    if any(key.startswith("tokens") for key in example):
+        raise UserError("tokens of a caption that may no longer be true: put Tokenize after the transforms of pixels")
 
 
 def colours(image: Shaped[np.ndarray, "h w c"]) -> int:
@@ -115,8 +139,11 @@ def window(
 
 
 def mirror(example: Example) -> Example:
-    """Exchange left and right."""
-    out = without_caption(example) | {key: example[key][:, ::-1] for key in pixels(example)}
+    """Exchange left and right, in the caption, too."""
+    _check_no_tokens(example)
+    out = example | {key: example[key][:, ::-1] for key in pixels(example)}
+    if "caption" in example:
+        out["caption"] = np.array(mirrored_caption(example["caption"].item()))
     if "mask" in example:
         out["mask"] = example["mask"][:, ::-1]
     if "boxes" in example:

@@ -127,14 +127,15 @@ def caption(names: list[str], digits: list[int], boxes: list[Box]) -> str:
     """
     order = sorted(range(len(boxes)), key=lambda k: boxes[k][0] + boxes[k][2])
     nouns = [f"{'an' if names[k][0] in 'aeiou' else 'a'} {names[k]} {digits[k]}" for k in order]
-    relations = [_relation(boxes[a], boxes[b]) for a, b in itertools.pairwise(order)]
-    clauses = [f"{relation} {noun}" for relation, noun in zip(relations, nouns[1:], strict=True)]
+    relations = [relation(boxes[a], boxes[b]) for a, b in itertools.pairwise(order)]
+    clauses = [f"{said} {noun}" for said, noun in zip(relations, nouns[1:], strict=True)]
     return f"{nouns[0]} " + ", which is ".join(clauses)
 
 
-def _relation(a: Box, b: Box) -> str:
+def relation(a: Box, b: Box) -> str:
+    """Return how box a lies to box b, along the axis on which they lie farther apart: "left of", "above", …"""
     gaps = {"left of": b[0] - a[2], "right of": a[0] - b[2], "above": b[1] - a[3], "below": a[1] - b[3]}
-    return max(gaps, key=lambda relation: gaps[relation])
+    return max(gaps, key=lambda name: gaps[name])
 
 
 def _background(material: Material, rng: np.random.Generator) -> Image.Image:
@@ -199,7 +200,7 @@ def _colours(image: Image.Image, boxes: list[Box], rng: np.random.Generator) -> 
     """
     pixels = np.asarray(image)
     beneath = np.stack([pixels[y0:y1, x0:x1].reshape(-1, 3).mean(0) for x0, y0, x1, y1 in boxes])
-    distances = np.linalg.norm(oklab(beneath)[:, None] - _tones(), axis=2)
+    distances = np.linalg.norm(oklab(beneath)[:, None] - tones(), axis=2)
     names: list[str] = []
     for distance in distances:
         fit = [name for name, d in zip(COLOURS, distance, strict=True) if d > CONTRAST]
@@ -209,7 +210,8 @@ def _colours(image: Image.Image, boxes: list[Box], rng: np.random.Generator) -> 
 
 
 @functools.cache
-def _tones() -> Float[np.ndarray, "1 n 3"]:
+def tones() -> Float[np.ndarray, "1 n 3"]:
+    """Return COLOURS in OKLab."""
     return oklab(np.array(list(COLOURS.values()), float))[None]
 
 

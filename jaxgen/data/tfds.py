@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from jaxgen.data.decode import read_ids, read_image
-from jaxgen.data.fake import FakeLabels, FakeMasks
+from jaxgen.data.fake import FakeCaptions, FakeLabels, FakeMasks
 from jaxgen.data.source import Examples, Shape, Source, check_names, checked
 from jaxgen.errors import DataNotFound, UserError
 from jaxgen.typing import Example
@@ -33,6 +33,8 @@ class Tfds:
     """The feature that holds the class; not read where there is a mask. None for images alone."""
     mask: str | None = None
     """The feature that holds the mask."""
+    caption: str | None = None
+    """The feature that holds a text: "caption". None for data without."""
     lookup: tuple[int, ...] = ()
     """Position = raw mask id, entry = id; ids beyond its end stay as they are."""
     classes: tuple[str, ...] = ()
@@ -54,8 +56,10 @@ class Tfds:
         for feature in keys.values():
             if feature not in features:
                 raise UserError(f"{self.name} has no feature {feature!r}; it has {', '.join(sorted(features))}")
+        if self.caption is not None:
+            keys["caption"] = _text_feature(self.name, features, self.caption)
         classes = self.classes or tuple(getattr(features[keys["label"]], "names", ()) if "label" in keys else ())
-        if not classes and len(keys) > 1:
+        if not classes and {"label", "mask"} & keys.keys():
             raise UserError(f"{self.name} does not name its classes: pass classes=(…)")
         return checked(records(builder, self.split, keys, classes), self.lookup, f"{self.name}, example {{}}".format)
 
@@ -72,6 +76,8 @@ class Tfds:
     def fake(self, shape: Shape, classes: int, count: int) -> Source:
         if self.mask is not None:
             return FakeMasks.of(shape, classes, count)
+        if self.caption is not None:
+            return FakeCaptions.of(shape, 0 if self.label is None else classes, count)
         return FakeLabels.of(shape, 0 if self.label is None else classes, count)
 
 
@@ -97,7 +103,8 @@ def records(builder: Any, split: str, keys: Mapping[str, str], classes: tuple[st
             raise UserError(f"{builder.name}: {keys[key]!r} is not an image; there are {', '.join(images)}")
     source = builder.as_data_source(split, decoders=dict.fromkeys(images, tfds.decode.SkipDecoding()))
     origin = f"{builder.name} ({split})"
-    return _Records(source, keys, classes, features[keys["image"]].shape[-1] or 3, origin)
+    channels = features[keys["image"]].shape[-1] if "image" in keys else None
+    return _Records(source, keys, classes, channels or 3, origin)
 
 
 class _Records:
@@ -123,9 +130,20 @@ class _Records:
             return read_image(value, self._channels, f"{self.origin}, example {index}")
         if key == "mask":
             return read_ids(value, f"{self.origin}, example {index}")
-        if key == "caption":
+        if isinstance(value, bytes):
             return np.array(value.decode())
         return np.array(value, np.float32 if key == "boxes" else np.int32)
+
+
+def _text_feature(name: str, features: Any, wanted: str) -> str:
+    """The name of a feature that holds one text. Raises UserError if it is not there, or holds something else."""
+    import tensorflow_datasets as tfds
+
+    texts = sorted(key for key, feature in features.items() if isinstance(feature, tfds.features.Text))
+    if wanted not in texts:
+        found = f"it has {', '.join(texts)}" if texts else "it has none"
+        raise UserError(f"{name} has no feature {wanted!r} that is one text; {found}")
+    return wanted
 
 
 def _builder(name: str, data_dir: str) -> Any:

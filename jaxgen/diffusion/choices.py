@@ -3,6 +3,7 @@
 from jaxgen.diffusion.adaptive import Adaptive
 from jaxgen.diffusion.apg import Apg
 from jaxgen.diffusion.cads import Cads
+from jaxgen.diffusion.consistency import Multistep
 from jaxgen.diffusion.flow import FlowHeun, FlowMidpoint
 from jaxgen.diffusion.guidance import Autoguidance, ClassifierFree, Unguided
 from jaxgen.diffusion.multistep import Dpm2M, Dpm2MSde, Dpm3M, UniPc
@@ -22,6 +23,7 @@ SOLVERS: dict[str, type] = {
     "FlowHeun": FlowHeun,
     "FlowMidpoint": FlowMidpoint,
     "Heun": Heun,
+    "Multistep": Multistep,
     "UniPc": UniPc,
 }
 SCHEDULES: dict[str, type] = {

@@ -5,10 +5,11 @@ from typing import Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import ndtri
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxgen.diffusion.path import Path
+from jaxgen.diffusion.path import Path, ratio
 from jaxgen.errors import UserError
 
 # A uniform float32 is a whole multiple of 2^-23, 0 included, where the inverse of the normal distribution is infinite.
@@ -122,6 +123,13 @@ def log_snr_slope(distribution: NoiseDistribution, u: Float[Array, " b"], path: 
 
     _, slope = jax.jvp(log_snr, (u,), (jnp.ones_like(u),))
     return jnp.nan_to_num(jnp.minimum(-slope, STEEPEST), nan=STEEPEST)
+
+
+def middles(distribution: NoiseDistribution, path: Path, n: int) -> list[float]:
+    """Return the ratios sigma / alpha at the middles of n equal shares of the draws; on the host, also in a trace."""
+    with jax.ensure_compile_time_eval(), jax.transfer_guard("allow"):
+        t = distribution.at((jnp.arange(n) + 0.5) / n, path)
+    return ratio(path, np.asarray(t)).tolist()
 
 
 def _independent(distribution: NoiseDistribution, key: PRNGKeyArray, n: int, path: Path) -> tuple[Rows, Rows]:

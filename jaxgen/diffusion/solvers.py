@@ -200,8 +200,10 @@ def toward(x: np.ndarray, x0: np.ndarray, now: float, then: float) -> np.ndarray
     """Move x from noise level `now` to `then` on the ray through x0: the ODE's exact solution while D stays x0.
 
     One formula has the names Euler in sigma, Euler in the flow's time, DDIM (arXiv:2010.02502, equation 12 with
-    sigma 0) and DPM-Solver++ of order 1.
+    sigma 0) and DPM-Solver++ of order 1. It also leads up, to pure noise at inf.
     """
+    if math.isinf(then):
+        return (x - x0) / now
     return x0 + then * x if math.isinf(now) else x0 + then / now * (x - x0)
 
 

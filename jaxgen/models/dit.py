@@ -3,20 +3,30 @@
 An image becomes patches, patches become tokens, and adaLN-Zero conditions every block on noise level and class.
 """
 
-import dataclasses
-import functools
-import math
-from typing import Literal, Protocol, TypedDict, runtime_checkable
+from typing import Literal, TypedDict
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
-from jaxgen.errors import UserError
 from jaxgen.nn.attention import attend
 from jaxgen.nn.conditioning import ConditionEmbedding
+from jaxgen.nn.positions import Rope, SinCos, rotate
+from jaxgen.nn.transformer import (
+    Dense,
+    DenseGeneral,
+    Gelu,
+    LayerNorm,
+    Mlp,
+    Norm,
+    ZeroDense,
+    check_heads,
+    check_patches,
+    from_patches,
+    modulate,
+    to_patches,
+)
 from jaxgen.parallel.rules import ByPath, Replicated, Split
 from jaxgen.typing import Condition, Precision
 
@@ -33,10 +43,6 @@ S = Size(width=384, depth=12, heads=6)  # arXiv:2212.09748, table 1
 B = Size(width=768, depth=12, heads=12)
 L = Size(width=1024, depth=24, heads=16)
 XL = Size(width=1152, depth=28, heads=16)
-
-Dense = functools.partial(nn.Dense, kernel_init=nn.initializers.xavier_uniform())
-DenseGeneral = functools.partial(nn.DenseGeneral, kernel_init=nn.initializers.xavier_uniform())
-ZeroDense = functools.partial(nn.Dense, kernel_init=nn.initializers.zeros)
 
 
 DIT = ByPath(
@@ -58,129 +64,6 @@ AXES = (
 )
 """Which axes of the blocks' kernels are inputs and outputs, for `Muon`: queries, keys, values, gates and hidden values
 of each layer are matrices of their own."""
-
-
-@runtime_checkable
-class Norm(Protocol):
-    """How vectors along the last axis are normalised; called inside a compact method."""
-
-    def __call__(self, x: Float[Array, "*b c"], *, dtype: Precision, name: str) -> Float[Array, "*b c"]: ...
-
-
-@dataclasses.dataclass(frozen=True)
-class LayerNorm:
-    """Mean 0 and variance 1 (arXiv:1607.06450)."""
-
-    epsilon: float = 1e-6
-    learned: bool = False
-    """Whether a scale and a bias follow; the blocks' adaLN makes up for them, queries and keys have none."""
-
-    def __call__(self, x: Float[Array, "*b c"], *, dtype: Precision, name: str) -> Float[Array, "*b c"]:
-        return nn.LayerNorm(self.epsilon, dtype=dtype, use_bias=self.learned, use_scale=self.learned, name=name)(x)
-
-
-@dataclasses.dataclass(frozen=True)
-class RmsNorm:
-    """Mean square 1, then a learned scale (arXiv:1910.07467)."""
-
-    epsilon: float = 1e-6
-
-    def __call__(self, x: Float[Array, "*b c"], *, dtype: Precision, name: str) -> Float[Array, "*b c"]:
-        return nn.RMSNorm(self.epsilon, dtype=dtype, name=name)(x)
-
-
-@runtime_checkable
-class Mlp(Protocol):
-    """What a block applies to each token on its own; called inside a compact method."""
-
-    def __call__(self, x: Float[Array, "b n c"], *, dtype: Precision) -> Float[Array, "b n c"]: ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Gelu:
-    """Two layers with GELU in its tanh form between."""
-
-    ratio: float = 4.0
-    """Hidden channels over channels."""
-
-    def __call__(self, x: Float[Array, "b n c"], *, dtype: Precision) -> Float[Array, "b n c"]:
-        y = Dense(int(x.shape[-1] * self.ratio), dtype=dtype, name="up")(x)
-        return Dense(x.shape[-1], dtype=dtype, name="down")(nn.gelu(y, approximate=True))
-
-
-@dataclasses.dataclass(frozen=True)
-class SwiGlu:
-    """Two layers, the hidden one the product of a linear map and the SiLU of another (arXiv:2002.05202)."""
-
-    ratio: float = 4.0
-    """Hidden channels over channels of the Gelu with as many weights; here they are two thirds of it."""
-
-    def __call__(self, x: Float[Array, "b n c"], *, dtype: Precision) -> Float[Array, "b n c"]:
-        hidden = int(2 * x.shape[-1] * self.ratio / 3)
-        # Gate and value lie on an axis of their own, so that hidden channels can be split over devices in one piece.
-        both = DenseGeneral((2, hidden), dtype=dtype, name="up")(x)
-        return Dense(x.shape[-1], dtype=dtype, name="down")(nn.silu(both[..., 0, :]) * both[..., 1, :])
-
-
-@dataclasses.dataclass(frozen=True)
-class SinCos:
-    """Fixed sines and cosines of a patch's column, then of its row, added to its token."""
-
-    side: int | None = None
-    """Rows and columns of the grid trained on: those of any other are scaled to span the same 0 to `side`, so that no
-    position is new to the net. None: positions are counted in patches at any size."""
-
-    def table(self, rows: int, columns: int, width: int) -> np.ndarray:
-        """Return f32[rows·columns width]; raise UserError unless `width` is a multiple of 4."""
-        if width % 4:
-            raise UserError(f"dit: sines and cosines of two axes need a width that is a multiple of 4, not {width}")
-        row, column = _grid(rows, columns, self.side)
-        frequency = 10_000.0 ** (-np.arange(width // 4) / (width // 4))
-        angles = [np.outer(position, frequency) for position in (column, row)]
-        return np.concatenate([f(angle) for angle in angles for f in (np.sin, np.cos)], axis=1).astype(np.float32)
-
-
-@dataclasses.dataclass(frozen=True)
-class Rope:
-    """Rotary embedding in two dimensions: pairs of a head's channels turn by the row, the other half by the column.
-
-    So a product of query and key depends on the patches' difference alone (arXiv:2104.09864; over two axes as in
-    EVA-02, arXiv:2303.11331).
-    """
-
-    side: int | None = None
-    """As in SinCos."""
-    theta: float = 10_000.0
-    """The slowest turn takes nearly 2π·theta patches, the fastest 2π."""
-
-    def angles(self, rows: int, columns: int, head: int) -> np.ndarray:
-        """Return f32[rows·columns head/2], an angle a pair; raise UserError unless `head` is a multiple of 4."""
-        if head % 4:
-            raise UserError(f"dit: rotating by two axes needs width / heads to be a multiple of 4, not {head}")
-        frequency = self.theta ** (-np.arange(head // 4) / (head // 4))
-        positions = _grid(rows, columns, self.side)
-        return np.concatenate([np.outer(p, frequency) for p in positions], axis=1).astype(np.float32)
-
-
-def _grid(rows: int, columns: int, side: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows f64[n] and the columns f64[n] of all patches, row by row."""
-    y, x = (np.arange(n) * (1.0 if side is None else side / n) for n in (rows, columns))
-    row, column = np.meshgrid(y, x, indexing="ij")
-    return row.reshape(-1), column.reshape(-1)
-
-
-def rotate(x: Float[Array, "b n heads c"], angles: Float[Array, "n c//2"]) -> Float[Array, "b n heads c"]:
-    """Turn each pair of neighbouring channels of each token by its angle, in float32."""
-    cos, sin = jnp.cos(angles)[None, :, None], jnp.sin(angles)[None, :, None]
-    pairs = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, 2)
-    first, second = pairs[..., 0], pairs[..., 1]
-    turned = jnp.stack([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return turned.reshape(x.shape).astype(x.dtype)
-
-
-def modulate(x: Float[Array, "b n c"], shift: Float[Array, "b c"], scale: Float[Array, "b c"]) -> Float[Array, "b n c"]:
-    """Scale and shift all tokens of an image alike; a scale of 0 leaves them as they are."""
-    return x * (1 + scale[:, None]) + shift[:, None]
 
 
 class Block(nn.Module):
@@ -259,13 +142,13 @@ class DiT(nn.Module):
         self, x: Float[Array, "b h w c"], noise: Float[Array, " b"], condition: Condition, *, train: bool
     ) -> Float[Array, "b h w c"]:
         del train  # nothing here differs: classes are dropped by the objective
-        (b, height, width, channels), p = x.shape, self.patch
-        self._check(height, width)
+        (_, height, width, channels), p = x.shape, self.patch
+        check_patches("dit", height, width, p)
+        check_heads("dit", self.width, self.heads)
         rows, columns = height // p, width // p
 
         c = ConditionEmbedding(self.width, self.classes, name="condition")(noise, condition)
-        patches = x.reshape(b, rows, p, columns, p, channels).swapaxes(2, 3).reshape(b, rows * columns, -1)
-        tokens = Dense(self.width, name="patch")(patches)
+        tokens = Dense(self.width, name="patch")(to_patches(x, p))
         if self.position is not None:
             tokens = tokens + jnp.asarray(self.position.table(rows, columns, self.width))[None]
         head = self.width // self.heads
@@ -287,14 +170,4 @@ class DiT(nn.Module):
         shift, scale = jnp.split(ZeroDense(2 * self.width, name="modulation")(nn.silu(c)), 2, axis=-1)
         tokens = modulate(self.norm(tokens, dtype="float32", name="norm"), shift, scale)
         patches = ZeroDense(p * p * channels, name="out")(tokens)
-        return patches.reshape(b, rows, columns, p, p, channels).swapaxes(2, 3).reshape(x.shape)
-
-    def _check(self, height: int, width: int) -> None:
-        p = self.patch
-        if height % p or width % p:
-            fit = " × ".join(str(math.ceil(n / p) * p) for n in (height, width))
-            raise UserError(f"dit: {height} × {width} does not split into patches of {p}; {fit} does")
-        if self.width % self.heads:
-            raise UserError(
-                f"dit: {self.heads} heads do not share a width of {self.width} evenly; take a divisor of it"
-            )
+        return from_patches(patches, height, width, p)

@@ -1,15 +1,16 @@
-"""Multi-head self-attention over tokens: how channels become heads, and how heads attend (arXiv:1706.03762)."""
+"""Multi-head attention over tokens: how channels become heads, and how heads attend (arXiv:1706.03762)."""
 
 import warnings
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from jaxgen.errors import UserError
 
 Heads = Float[Array, "b t n d"]  # t tokens, n heads of d channels
+Others = Float[Array, "b s n d"]  # s tokens, the same or others
 
 
 def split_heads(qkv: Float[Array, "b *s c"], size: int) -> tuple[Heads, Heads, Heads]:
@@ -27,21 +28,25 @@ def split_heads(qkv: Float[Array, "b *s c"], size: int) -> tuple[Heads, Heads, H
     return q, k, v
 
 
-def attend(q: Heads, k: Heads, v: Heads) -> Float[Array, "b t c"]:
+def attend(q: Heads, k: Others, v: Others, mask: Bool[Array, "b #t s"] | None = None) -> Float[Array, "b t c"]:
     """Average values by softmax(q·k / √d), taken in float32 for arrays of every type; heads return to channels.
 
+    Tokens attend to those for which `mask` is true; None: to all. Where it is true for none, they attend to all alike.
+
     On NVIDIA GPUs it uses cuDNN's flash attention (arXiv:2307.08691), which never writes all weights to memory, where
-    that supports the arrays; otherwise a warning says why not.
+    that supports the arrays and there is no mask; otherwise a warning says why not, but for masks.
     """
     b, t, _, _ = q.shape
     device = jax.devices()[0]
     flash = False
-    if device.platform == "gpu":
+    if device.platform == "gpu" and mask is None:
         reason = unfit_for_flash(q, device, jax.sharding.get_abstract_mesh())
         flash = reason is None
         if reason is not None:
             warnings.warn(f"attention runs without cuDNN's flash attention: {reason}", stacklevel=2)
-    return jax.nn.dot_product_attention(q, k, v, implementation="cudnn" if flash else None).reshape(b, t, -1)
+    heads = None if mask is None else mask[:, None]
+    how = "cudnn" if flash else None
+    return jax.nn.dot_product_attention(q, k, v, mask=heads, implementation=how).reshape(b, t, -1)
 
 
 def unfit_for_flash(q: Heads, device: Any, mesh: Any) -> str | None:

@@ -5,7 +5,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jaxgen.errors import UserError
 from jaxgen.typing import Condition
@@ -54,6 +54,25 @@ def scaled_label_weights(condition: Condition, classes: int, batch: int) -> Floa
         condition = {**condition, "label": one_hot(jnp.full(batch, classes), classes)}
     label = label_weights(condition, classes)
     return None if label is None else label[:, :-1] * math.sqrt(classes)
+
+
+def text_of(condition: Condition) -> tuple[Float[Array, "b n c"], Float[Array, "b d"], Bool[Array, "b n"] | None]:
+    """Return a condition's text: a vector for each token, one for the whole, and which tokens may be attended to.
+
+    No mask, None, is for all tokens. Raises UserError where a vector is missing or of another shape, and where the
+    condition holds arrays of other names.
+    """
+    if others := sorted(condition.keys() - {"text", "pooled", "text_mask"}):
+        raise UserError(f"the net takes a text and no condition named {', '.join(others)}; drop it, or use another net")
+    for name, shape in (("text", "[b n c]"), ("pooled", "[b d]")):
+        if name not in condition:
+            raise UserError(f"the net takes a text and got no {name!r}; set objective.text, or use a net without text")
+        if condition[name].ndim != len(shape.split()):
+            raise UserError(f"the net got {name!r} of shape {condition[name].shape}; it takes vectors {shape}")
+    text, mask = condition["text"], condition.get("text_mask")
+    if mask is not None and mask.shape != text.shape[:2]:
+        raise UserError(f"the net got 'text_mask' of shape {mask.shape}; for this text it is {text.shape[:2]}")
+    return text, condition["pooled"], mask
 
 
 class ClassEmbed(nn.Module):

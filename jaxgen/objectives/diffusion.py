@@ -26,6 +26,7 @@ from jaxgen.noise import numbered
 from jaxgen.objective import Metrics
 from jaxgen.objectives import denoising_preview
 from jaxgen.objectives.denoising import Denoising
+from jaxgen.objectives.editing import edited, inverted
 from jaxgen.optim.muon import Muon
 from jaxgen.pictures.panels import Picture
 from jaxgen.state import State
@@ -160,6 +161,24 @@ class Diffusion(Denoising):
     ) -> Float[Array, "b *s"]:
         """Make one sample from each row of noise."""
         return self.seen(state, self._draw(state, noise, keys, condition, guide, trace=False)[0])
+
+    def edit(
+        self,
+        state: State,
+        image: Float[Array, "b *s"],
+        noise: Float[Array, "b *z"],
+        keys: Key[Array, " b"],
+        condition: Condition,
+        guide: State | None = None,
+        *,
+        strength: float,
+    ) -> Float[Array, "b *s"]:
+        """Return images noised as far as `strength` says and denoised again; see `objectives.editing`."""
+        return edited(self, self.sampling, state, image, noise, keys, condition, guide, strength)
+
+    def invert(self, state: State, image: Float[Array, "b *s"], condition: Condition) -> Float[Array, "b *z"]:
+        """Return the noise from which sampling without guidance leads to images."""
+        return inverted(self, self.sampling, state, image, condition)
 
     def log_likelihood(
         self,

@@ -39,11 +39,10 @@ class Text:
     def __post_init__(self) -> None:
         check_field(self, "dropout", 0 <= self.dropout <= 1, "a share of the texts, 0 to 1")
 
-    def none(self, shape: tuple[int, int]) -> Int[Array, "b n"]:
-        """Return the token ids of no text."""
-        b, n = shape
-        row = [*self.empty, *[self.padding] * n][:n]
-        return jnp.broadcast_to(jnp.array(row, jnp.int32), (b, n))
+    def none(self, rows: int, length: int) -> Int[Array, "b n"]:
+        """Return the token ids of no text, so many times."""
+        row = [*self.empty, *[self.padding] * length][:length]
+        return jnp.broadcast_to(jnp.array(row, jnp.int32), (rows, length))
 
 
 Texts = Sequence[Text]
@@ -100,7 +99,7 @@ def dropped(texts: Texts, batch: Batch, drop: Bool[Array, " b"], key: PRNGKeyArr
     for i, text in enumerate(texts):
         tokens = batch[text.tokens]
         own = jax.random.bernoulli(jax.random.fold_in(key, i), text.dropout, drop.shape)
-        rows[text.tokens] = jnp.where((drop | own)[:, None], text.none(tokens.shape), tokens)
+        rows[text.tokens] = jnp.where((drop | own)[:, None], text.none(*tokens.shape), tokens)
     return rows
 
 
@@ -112,7 +111,7 @@ def train(
     outputs, moved = [], {}
     for i, (name, text) in enumerate(zip(_names(texts), texts, strict=True)):
         k = jax.random.fold_in(key, i)
-        tokens = text.none((1, rows[text.tokens].shape[1])) if ready else rows[text.tokens]
+        tokens = text.none(1, rows[text.tokens].shape[1]) if ready else rows[text.tokens]
         encoded, _, moved[name] = text.encoder.train(params[name], stats[name], k, tokens)
         outputs.append(encoded)
     made = _joined(texts, outputs)
@@ -143,7 +142,7 @@ def encode(texts: Texts, nets: Mapping[str, Net], asked: Condition) -> tuple[Con
         wanted = _between(wanted, other, asked[SHARE])
     if any(NEGATIVE.format(text.tokens) in asked for text in texts):
         return wanted, _encoded(texts, nets, {text.tokens: asked[NEGATIVE.format(text.tokens)] for text in texts})
-    none = _encoded(texts, nets, {text.tokens: text.none((1, asked[text.tokens].shape[1])) for text in texts})
+    none = _encoded(texts, nets, {text.tokens: text.none(1, asked[text.tokens].shape[1]) for text in texts})
     rows = len(asked[texts[0].tokens])
     return wanted, {name: jnp.broadcast_to(x, (rows, *x.shape[1:])) for name, x in none.items()}
 

@@ -58,6 +58,27 @@ class Adam:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RAdam:
+    """Adam that steps by momentum alone until its second moment has seen enough (rectified Adam, arXiv:1908.03265).
+
+    It needs no warm-up of the learning rate; weight decay is decoupled.
+    """
+
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+
+    def __post_init__(self) -> None:
+        check_field(self, "b1", 0 <= self.b1 < 1, SHARE)
+        check_field(self, "b2", 0 <= self.b2 < 1, SHARE)
+        check_field(self, "eps", 0 <= self.eps < math.inf, "0 or more")
+
+    def direction(self, decay: optax.GradientTransformation, steps: int) -> optax.GradientTransformation:
+        del steps
+        return optax.chain(optax.scale_by_radam(self.b1, self.b2, self.eps), decay)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RampedAdam:
     """Adam whose second moment reaches further back as training settles (R3GAN, arXiv:2501.05441, appendix D)."""
 

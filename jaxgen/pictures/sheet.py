@@ -19,6 +19,7 @@ from jaxgen.pictures.pixels import levels, reach_of, scatter
 PAPER, INK, RIGHT, WRONG = (255, 255, 255), (40, 40, 40), (24, 120, 60), (200, 40, 40)
 GAP, LEAST = 6, 96  # pixels between images; smaller images are enlarged to at least this size
 LINE = 16  # pixels of a line below an image
+LINES = 4  # most lines of a text below an image
 MOST = 4 * LEAST  # the longer side of an image that is enlarged
 SHOWN, PIXELS = 400, 50_000_000  # most samples on a sheet, and most pixels of theirs
 PLANE = 480  # pixels along each side of a picture of points
@@ -30,15 +31,18 @@ FORMATS = {
 LIMITS = {"JPEG": 65_500, "WEBP": 16_383, "GIF": 65_535}  # most pixels along a side
 
 
-def sheet(panels: Panels, classes: tuple[str, ...]) -> UInt8[np.ndarray, "H W 3"]:
-    """Lay panels out on white paper: rows below their titles, columns too, class names and scales below the images."""
+def sheet(panels: Panels, classes: tuple[str, ...], words: Sequence[str] = ()) -> UInt8[np.ndarray, "H W 3"]:
+    """Lay panels out on white paper: rows below their titles, columns too, class names and scales below the images.
+
+    `words` stand below the images instead, one text for each or "", wrapped.
+    """
     images = np.asarray(panels.images)
     n, m, h, w, _ = images.shape
     zoom = max(1, min(-(-LEAST // min(h, w)), MOST // max(h, w)))
     h, w = h * zoom, w * zoom
     head = 20 if panels.titles else 0
     first = 20 if panels.columns else 0
-    captions = _captions(panels, classes, w)
+    captions = _lines(words, m, w) if words else _captions(panels, classes, w)
     foot = LINE * max((len(lines) for lines in captions.values()), default=0) + (2 if captions else 0)
     page = Image.new("RGB", (GAP + m * (w + GAP), GAP + first + n * (head + h + foot + GAP)), PAPER)
     draw = ImageDraw.Draw(page)
@@ -80,23 +84,34 @@ def _captions(panels: Panels, classes: tuple[str, ...], width: int) -> dict[tupl
     return lines
 
 
+def _lines(words: Sequence[str], columns: int, width: int) -> dict[tuple[int, int], list[str]]:
+    """Return the lines of each image's text, of as many images as are in a row."""
+    lines = [text.wrapped(each, 13, width, LINES) for each in text.legible(words)]
+    return {divmod(i, columns): each for i, each in enumerate(lines)}
+
+
 def samples(
-    images: np.ndarray, labels: np.ndarray | None, classes: Sequence[str], columns: int | None = None
+    images: np.ndarray,
+    labels: np.ndarray | None,
+    classes: Sequence[str],
+    columns: int | None = None,
+    words: Sequence[str] = (),
 ) -> UInt8[np.ndarray, "H W 3"]:
     """Lay samples out in rows, nearly square by default, with their classes below; of points, draw where they lie.
 
-    `images` is f32[n h w c] in [-1, 1], u8[n h w c] or points f32[n d], `labels` i32[n].
+    `images` is f32[n h w c] in [-1, 1], u8[n h w c] or points f32[n d], `labels` i32[n]; `words` are n texts that stand
+    below the images instead of classes.
     """
     if images.ndim == 2:
         return points(images)
     count = len(images)
     if columns is None:
-        columns = min(count, 10 if labels is not None else int(np.ceil(np.sqrt(count))))
+        columns = min(count, 10 if labels is not None and not words else int(np.ceil(np.sqrt(count))))
     rows = -(-count // columns)
     blank = np.full((rows * columns - count, *images.shape[1:]), 255 if images.dtype == np.uint8 else 1, images.dtype)
     filled = np.concatenate([images, blank]).reshape(rows, columns, *images.shape[1:])
-    if labels is None:
-        return sheet(Panels(images=filled), ())
+    if labels is None or words:
+        return sheet(Panels(images=filled), (), words)
     named = np.concatenate([labels, np.full(len(blank), -1, np.int32)]).reshape(rows, columns)
     return sheet(Panels(images=filled, guess=named), tuple(classes))
 

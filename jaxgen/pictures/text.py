@@ -1,17 +1,18 @@
-"""Words in pictures: a font that has their letters, and names that keep to the width they are given."""
+"""Words in pictures: a font that has their letters, and lines that keep to the width they are given."""
 
 import functools
 import importlib.util
 import pathlib
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from PIL import ImageDraw, ImageFont, features
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 DEJAVU = "mpl-data/fonts/ttf/DejaVuSans.ttf"  # below matplotlib: Latin, Greek, Cyrillic, Arabic, Hebrew, signs
+FEW = 10  # letters without a font that are named
 LESS_LIKELY = ("bold", "italic", "oblique", "black", "light", "thin", "mono", "serif")  # in the names of font files
 
 
@@ -35,6 +36,58 @@ def shortened(text: str, size: int, width: int) -> str:
     while kept and length(f"{kept.rstrip()}…", size) > width:
         kept = kept[:-1]
     return f"{kept.rstrip()}…"
+
+
+def wrapped(text: str, size: int, width: int, most: int) -> list[str]:
+    """Return a text as lines of at most `width` pixels, and no more than `most`; … ends the last where more is left.
+
+    Lines break between words, and inside a word where that is wider than a line.
+    """
+    lines, line = [], ""
+    words = text.split()
+    while words:
+        longer = f"{line} {words[0]}".lstrip()
+        if length(longer, size) <= width:
+            line = longer
+            del words[0]
+        elif line:
+            lines, line = [*lines, line], ""
+        else:
+            fits = next((k for k in range(len(words[0]) - 1, 1, -1) if length(words[0][:k], size) <= width), 1)
+            lines, words[0] = [*lines, words[0][:fits]], words[0][fits:]
+            if not words[0]:
+                del words[0]
+    lines += [line] if line else []
+    if len(lines) > most:
+        lines[most - 1 :] = [shortened(f"{lines[most - 1]} {lines[most]}", size, width)]
+    return lines
+
+
+def legible(texts: Sequence[str]) -> list[str]:
+    """Return texts as they can be drawn, with ? for each letter that no font here has; says once that some are missing.
+
+    Letters with accents that no font has are drawn without them.
+    """
+    drawn = {text: _legible(" ".join(unicodedata.normalize("NFC", text).split())) for text in dict.fromkeys(texts)}
+    if missing := dict.fromkeys(letter for _, letters in drawn.values() for letter in letters):
+        few = "".join(list(missing)[:FEW]) + ("…" if len(missing) > FEW else "")
+        _say(f"note: no font here has the letters {few}; the picture shows ? for them: install one, such as Noto CJK")
+    return [drawn[text][0] for text in texts]
+
+
+def _legible(text: str) -> tuple[str, tuple[str, ...]]:
+    """Return a text as it can be drawn, and the letters that cannot."""
+    if drawable(text):
+        return text, ()
+    plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
+    if drawable(plain):
+        return plain, ()
+    missing = [c for c in dict.fromkeys(text) if not drawable(c)]
+    left = "".join("?" if c in missing else c for c in text)
+    if not drawable(left):  # each letter has a font, but no font has all of them
+        missing = [c for c in dict.fromkeys(text) if not c.isascii()]
+        left = "".join("?" if c in missing else c for c in text)
+    return left, tuple(missing)
 
 
 @functools.cache

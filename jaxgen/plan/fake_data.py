@@ -7,6 +7,7 @@ import flax.linen as nn
 from jaxgen.adversarial.generator import output_shape
 from jaxgen.data.batches import DataSpec, Pipeline
 from jaxgen.data.source import Fakeable, Shape, Source
+from jaxgen.data.tokenizers import Tokenize
 from jaxgen.errors import DataNotFound, UserError
 from jaxgen.experiment import Experiment
 from jaxgen.nn.interfaces import Generator
@@ -34,7 +35,9 @@ def with_fake(experiment: Experiment, shape: Shape | None = None, count: int = 1
 
     def fake(pipeline: Pipeline, shape: Shape, count: int) -> Pipeline:
         source = fakeable(pipeline.source).fake(shape, number, count)
-        return dataclasses.replace(pipeline, source=source, workers=0)
+        # The vocabulary may be no more here than the data.
+        transforms = tuple(t.fake() if isinstance(t, Tokenize) else t for t in pipeline.transforms)
+        return dataclasses.replace(pipeline, source=source, transforms=transforms, workers=0)
 
     def transformed(shape: Shape) -> Shape:
         pipeline = fake(experiment.train, shape, 1)

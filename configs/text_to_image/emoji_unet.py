@@ -1,0 +1,12 @@
+"""Text to image: emoji from their names, by a U-Net whose cells attend to the words, on latents.
+
+Result: unverified
+"""
+
+from configs.text_to_image import emoji_mmdit
+from jaxgen.experiment import Experiment
+from jaxgen.models.text_unet import TextUNet
+
+
+def config() -> Experiment:
+    return emoji_mmdit.emoji(emoji_mmdit.denoiser(TextUNet(model_channels=64, multipliers=(1, 2), blocks=1)))

@@ -1,0 +1,344 @@
+"""Texts as token ids: words of a closed vocabulary, or the byte pairs of CLIP; and the transform that adds them."""
+
+import collections
+import dataclasses
+import functools
+import gzip
+import itertools
+import json
+import re
+import unicodedata
+import zlib
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int32
+
+from jaxgen.data.source import Source
+from jaxgen.errors import UserError, check_field
+from jaxgen.typing import Example
+
+PADDING, START, END, UNKNOWN = range(4)  # ids of `Words` that are no words
+WORD = re.compile(r"\w+(?:[-'’]\w+)*|[^\w\s.,:;!?()\"“”…\ufe0f\u200d]")  # punctuation says nothing of a picture
+MERGES = 49_152 - 256 - 2  # lines of CLIP's vocabulary file that are used
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """A frozen dataclass that maps texts to token ids, always the same ones."""
+
+    length: int
+    """Ids of every text: those of its start and its end, and padding, among them."""
+
+    def size(self) -> int:
+        """Return how many ids there are: they lie in 0 … size-1. Raises UserError where the vocabulary is missing."""
+        ...
+
+    def encode(self, text: str) -> Int32[np.ndarray, " n"]:
+        """Return the ids of a text, cut to `length` where it is longer; "" stands for no text."""
+        ...
+
+    def unknown(self, text: str) -> tuple[str, ...]:
+        """Return the words of a text that are not in the vocabulary, each once; all of them share one id."""
+        ...
+
+    def cut(self, text: str) -> str:
+        """Return the end of a text for which there is no room, from the first word that is not read whole; or ""."""
+        ...
+
+
+@runtime_checkable
+class Replaceable(Protocol):
+    """A tokenizer that can be replaced where its vocabulary is not here, for fake data."""
+
+    def fake(self) -> Tokenizer:
+        """Return a tokenizer without files whose ids have the same form, and lie among its own."""
+        ...
+
+
+@runtime_checkable
+class Spoken(Protocol):
+    """A source that knows its captions without reading a picture."""
+
+    def captions(self) -> tuple[str, ...]:
+        """Return the caption of each example."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Words:
+    """The words of a training source's captions, in lower case: i32[length] of a start, words, an end, and padding.
+
+    Ids are 0 = padding, 1 = start, 2 = end, 3 = unknown, and from 4 the words, the most frequent first. A word may hold
+    a hyphen or an apostrophe; other punctuation is left out. Raises UserError where no example has a caption.
+    """
+
+    source: Source
+    length: int = 16
+
+    def __post_init__(self) -> None:
+        check_field(self, "length", self.length >= 3, "3 or more: a start, a word and an end")
+
+    def size(self) -> int:
+        return UNKNOWN + 1 + len(_words_of(self.source))
+
+    def encode(self, text: str) -> Int32[np.ndarray, " n"]:
+        known = _words_of(self.source)
+        ids = [known.get(word, UNKNOWN) for word in _words(text)]
+        return _filled([START, *ids[: self.length - 2], END], PADDING, self.length)
+
+    def unknown(self, text: str) -> tuple[str, ...]:
+        known = _words_of(self.source)
+        return tuple(dict.fromkeys(word for word in _words(text) if word not in known))
+
+    def cut(self, text: str) -> str:
+        return _beyond(text, self.length - 2)
+
+    def fake(self) -> "FakeTokens":
+        return FakeTokens(length=self.length, start=START, end=END, padding=PADDING)
+
+    def words(self) -> tuple[str, ...]:
+        """Return the words of the vocabulary, in the order of their ids, which begin at 4."""
+        return tuple(_words_of(self.source))
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """The byte pairs of CLIP (arXiv:2103.00020): i32[length] of a start 49406, byte pairs, and ends 49407 to the last.
+
+    `vocabulary` is a path, to `bpe_simple_vocab_16e6.txt` (also `.gz`) or to a folder with `vocab.json` and
+    `merges.txt`. Texts are composed (Unicode NFC) and in lower case, with one space between words, as in Stable
+    Diffusion; damaged text and HTML are not mended. Raises UserError where the files are missing or damaged.
+    """
+
+    vocabulary: str
+    length: int = 77
+
+    def __post_init__(self) -> None:
+        check_field(self, "length", self.length >= 3, "3 or more: a start, a byte pair and an end")
+
+    def size(self) -> int:
+        return len(_clip(self.vocabulary).ids)
+
+    def encode(self, text: str) -> Int32[np.ndarray, " n"]:
+        pairs = _clip(self.vocabulary)
+        ids = pairs.encode(text)[: self.length - 2]
+        return _filled([pairs.start, *ids, pairs.end], pairs.end, self.length)
+
+    def unknown(self, text: str) -> tuple[str, ...]:
+        return ()  # every text is bytes
+
+    def cut(self, text: str) -> str:
+        pairs, taken = _clip(self.vocabulary), 0
+        for match in re.finditer(r"\S+", text):  # no byte pair reaches over a space
+            taken += len(pairs.encode(match[0]))
+            if taken > self.length - 2:
+                return text[match.start() :]
+        return ""
+
+    def fake(self) -> "FakeTokens":
+        return FakeTokens(length=self.length, start=49_406, end=49_407, padding=49_407)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FakeTokens:
+    """Ids without a vocabulary, for fake data: a start, one of four ids for each word, an end, and padding."""
+
+    length: int
+    start: int = START
+    end: int = END
+    padding: int = PADDING
+
+    def size(self) -> int:
+        return max(self.start, self.end, self.padding, UNKNOWN + 4) + 1
+
+    def encode(self, text: str) -> Int32[np.ndarray, " n"]:
+        ids = [UNKNOWN + 1 + zlib.crc32(word.encode()) % 4 for word in _words(text)]
+        return _filled([self.start, *ids[: self.length - 2], self.end], self.padding, self.length)
+
+    def unknown(self, text: str) -> tuple[str, ...]:
+        return ()
+
+    def cut(self, text: str) -> str:
+        return _beyond(text, self.length - 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenize:
+    """Add the ids of the caption, `tokens` i32[length]: the last transform, for others change captions or drop them.
+
+    Raises UserError for an example without a caption.
+    """
+
+    tokenizer: Any  # a Tokenizer; Any lets the command line reach into it
+    name: str = "tokens"
+    """Of the array; another for a second tokenizer: "tokens_2"."""
+
+    def __post_init__(self) -> None:
+        check_field(self, "tokenizer", isinstance(self.tokenizer, Tokenizer), "a Tokenizer, such as Words or Clip")
+        check_field(self, "name", self.name.startswith("tokens"), '"tokens", or that and more')
+
+    def __call__(self, rng: np.random.Generator, example: Example) -> Example:
+        if "caption" not in example:
+            raise UserError(
+                "Tokenize needs a caption with each image; the data has none, or a transform before it dropped it "
+                "because it may no longer be true: wrap that in KeepCaption(…) if it is"
+            )
+        return example | {self.name: self.tokenizer.encode(example["caption"].item())}
+
+    def fake(self) -> "Tokenize":
+        """Return the transform for fake data, which needs no vocabulary."""
+        fake = self.tokenizer.fake() if isinstance(self.tokenizer, Replaceable) else self.tokenizer
+        return dataclasses.replace(self, tokenizer=fake)
+
+
+@dataclasses.dataclass(frozen=True)
+class KeepCaption:
+    """Do what another transform does, but keep the caption that it drops: you say that it is still true enough.
+
+    A crop of the middle, or a slight change of colours, seldom makes a caption false.
+    """
+
+    transform: Any  # a Transform; Any lets the command line reach into it
+
+    def __call__(self, rng: np.random.Generator, example: Example) -> Example:
+        out = self.transform(rng, example)
+        return {"caption": example["caption"]} | out if "caption" in example else out
+
+
+def captions_of(source: Source) -> tuple[str, ...]:
+    """Return the caption of each example of a source. Raises UserError where an example has none."""
+    if isinstance(source, Spoken):
+        return source.captions()
+    examples = source.open()
+    found = [examples[i].get("caption") for i in range(len(examples))]
+    if any(caption is None for caption in found):
+        raise UserError(f"{type(source).__name__} has no caption with each image, and so no words; name another source")
+    return tuple(caption.item() for caption in found if caption is not None)
+
+
+def _beyond(text: str, room: int) -> str:
+    """The text from the first word on for which there is no room."""
+    text = unicodedata.normalize("NFC", text)
+    places = [match.start() for match in WORD.finditer(text)]
+    return text[places[room] :] if len(places) > room else ""
+
+
+def _words(text: str) -> list[str]:
+    return WORD.findall(unicodedata.normalize("NFC", text).lower())
+
+
+@functools.lru_cache(maxsize=8)
+def _words_of(source: Source) -> dict[str, int]:
+    """The ids of the words of a source's captions."""
+    counts = collections.Counter(word for caption in captions_of(source) for word in _words(caption))
+    if not counts:
+        raise UserError(f"{type(source).__name__} has no word in any caption; name another source")
+    ordered = sorted(counts, key=lambda word: (-counts[word], word))
+    return {word: UNKNOWN + 1 + i for i, word in enumerate(ordered)}
+
+
+def _filled(ids: list[int], padding: int, length: int) -> Int32[np.ndarray, " n"]:
+    return np.array(ids + [padding] * (length - len(ids)), np.int32)
+
+
+# --- byte pairs -------------------------------------------------------------------------------------------------------
+
+_SPECIAL = "<|startoftext|>", "<|endoftext|>"
+_FIRST = re.compile("|".join(map(re.escape, (*_SPECIAL, "'s", "'t", "'re", "'ve", "'m", "'ll", "'d"))))
+_RUN = re.compile("L+|N|o+")  # letters, one digit, or neither
+_CACHED = 20_000  # words whose byte pairs are remembered
+
+
+class _BytePairs:
+    """A vocabulary of byte pairs and the order in which they are joined (arXiv:1508.07909)."""
+
+    def __init__(self, ids: dict[str, int], merges: list[tuple[str, str]]):
+        self.ids = ids
+        self.start, self.end = (ids[name] for name in _SPECIAL)
+        self._ranks = {pair: rank for rank, pair in enumerate(merges)}
+        self._of_word = functools.lru_cache(maxsize=_CACHED)(self._joined)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text, without start and end."""
+        text = unicodedata.normalize("NFC", text).lower()
+        kinds = "".join(_kind(c) for c in text)
+        found, at = [], 0
+        while at < len(text):
+            if kinds[at] == " ":
+                at += 1
+            elif match := _FIRST.match(text, at) or _RUN.match(kinds, at):
+                found += self._of_word(text[at : match.end()])
+                at = match.end()
+        return found
+
+    def _joined(self, word: str) -> tuple[int, ...]:
+        if word in _SPECIAL:
+            return (self.ids[word],)
+        letters = [_LETTERS[byte] for byte in word.encode()]
+        parts = [*letters[:-1], letters[-1] + "</w>"]
+        while len(parts) > 1:
+            pairs = list(itertools.pairwise(parts))
+            best = min(pairs, key=lambda pair: self._ranks.get(pair, len(self._ranks)))
+            if best not in self._ranks:
+                break
+            parts = _replaced(parts, best)
+        return tuple(self.ids[part] for part in parts)
+
+
+def _replaced(parts: list[str], pair: tuple[str, str]) -> list[str]:
+    """Join each occurrence of a pair, from the left."""
+    out: list[str] = []
+    at = 0
+    while at < len(parts):
+        joined = tuple(parts[at : at + 2]) == pair
+        out.append("".join(pair) if joined else parts[at])
+        at += 2 if joined else 1
+    return out
+
+
+def _kind(character: str) -> str:
+    if character.isspace():
+        return " "
+    kind = unicodedata.category(character)[0]
+    return kind if kind in "LN" else "o"
+
+
+def _byte_letters() -> tuple[str, ...]:
+    """A printable character for each byte: its own where Latin-1 prints it, else one from 256 on."""
+    printed = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = iter(range(256, 512))
+    return tuple(chr(byte if byte in printed else next(others)) for byte in range(256))
+
+
+_LETTERS = _byte_letters()
+
+
+@functools.lru_cache(maxsize=4)
+def _clip(vocabulary: str) -> _BytePairs:
+    path = Path(vocabulary).expanduser()
+    try:
+        if path.is_dir():
+            merges = _pairs((path / "merges.txt").read_text("utf-8").splitlines()[1:], path / "merges.txt")
+            return _BytePairs(json.loads((path / "vocab.json").read_text("utf-8")), merges)
+        raw = path.read_bytes()
+        text = (gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw).decode("utf-8")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(
+            f"no vocabulary of CLIP at {error.filename}; Clip(vocabulary=…) is the path to "
+            "bpe_simple_vocab_16e6.txt.gz, or to a folder with vocab.json and merges.txt"
+        ) from error
+    except (OSError, EOFError, ValueError, KeyError, zlib.error) as error:
+        raise UserError(f"cannot read the vocabulary of CLIP at {path}: {str(error).splitlines()[0]}") from error
+    pairs = _pairs(text.splitlines()[1 : MERGES + 1], path)
+    letters = sorted(_LETTERS, key=lambda letter: (ord(letter) > 255, ord(letter)))  # the printable ones come first
+    names = [*letters, *(letter + "</w>" for letter in letters), *map("".join, pairs), *_SPECIAL]
+    return _BytePairs({name: i for i, name in enumerate(names)}, pairs)
+
+
+def _pairs(lines: list[str], path: Path) -> list[tuple[str, str]]:
+    found = [tuple(line.split()) for line in lines if line.strip()]
+    if wrong := [i for i, pair in enumerate(found) if len(pair) != 2]:
+        raise UserError(f"{path}, line {wrong[0] + 2}: expected two parts of a word; is it CLIP's vocabulary?")
+    return [(pair[0], pair[1]) for pair in found if len(pair) == 2]
