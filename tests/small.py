@@ -14,14 +14,16 @@ from jaxgen.adversarial.losses import NonSaturating
 from jaxgen.adversarial.penalties import R1, R2, LeCam
 from jaxgen.data.augment import Flip, Unlabelled
 from jaxgen.data.batches import Pipeline
-from jaxgen.data.fake import FakeLabels, FakeMasks
+from jaxgen.data.fake import FakeCaptions, FakeLabels, FakeMasks
 from jaxgen.diffusion.consistency import Doubling
+from jaxgen.diffusion.flow import FlowHeun
 from jaxgen.diffusion.guidance import ClassifierFree
-from jaxgen.diffusion.noise_distributions import LogNormal
-from jaxgen.diffusion.path import Edm
-from jaxgen.diffusion.predictions import EdmPreconditioning
+from jaxgen.diffusion.noise_distributions import LogitNormal, LogNormal
+from jaxgen.diffusion.path import Edm, Flow
+from jaxgen.diffusion.predictions import Direct, EdmPreconditioning
+from jaxgen.diffusion.quantities import Velocity
 from jaxgen.diffusion.sampling import Sampling
-from jaxgen.diffusion.sampling_schedules import Rho
+from jaxgen.diffusion.sampling_schedules import Rho, UniformTime
 from jaxgen.diffusion.solvers import Heun
 from jaxgen.diffusion.weighting import Uncertainty, Unweighted
 from jaxgen.experiment import Experiment
@@ -31,7 +33,9 @@ from jaxgen.models.cnn import Cnn
 from jaxgen.models.dcgan import DcganDiscriminator, DcganGenerator, SpectralNorm
 from jaxgen.models.dit import DiT
 from jaxgen.models.fcn import Fcn
+from jaxgen.models.mmdit import MMDiT
 from jaxgen.models.patchgan import Group, PatchGan
+from jaxgen.models.text_transformer import TextTransformer
 from jaxgen.nn.backbones import SmallBackbone
 from jaxgen.objective import Objective
 from jaxgen.objectives.autoencoder import Autoencoding
@@ -39,7 +43,9 @@ from jaxgen.objectives.classification import Classification
 from jaxgen.objectives.consistency import ConsistencyTuning
 from jaxgen.objectives.diffusion import Diffusion
 from jaxgen.objectives.gan import Gan
+from jaxgen.objectives.latent_space import LatentSpace
 from jaxgen.objectives.segmentation import Segmentation
+from jaxgen.objectives.text import Text
 from jaxgen.optim.ema import HalfLifeEma, PowerEma, WarmupEma
 from jaxgen.optim.optimizer import Optimizer, RAdam, RampedAdam, Sgd
 from jaxgen.optim.schedules import Constant, Cosine
@@ -156,6 +162,32 @@ def consistency() -> Experiment:
     return dataclasses.replace(made, objective=objective)
 
 
+def text_to_image() -> Experiment:
+    """The whole chain: a frozen autoencoder, a text encoder that learns, and a denoiser of latents."""
+    source = FakeCaptions(height=8, width=8, size=48, length=6, vocabulary=12)
+    optimizer = Optimizer(learning_rate=Cosine(peak=1e-2), clip=1.0)
+    level = (Level(8, 0), Level(8, 0))
+    autoencoder = AutoencoderKl(channels=4, encoder=level, decoder=level, attention=False, groups=2)
+    reader = TextTransformer(vocabulary=12, length=6, width=16, depth=2, heads=2)
+    objective = Diffusion(
+        net=Learner(module=MMDiT(width=16, depth=2, heads=2), optimizer=optimizer, ema=(HalfLifeEma(steps=2.0),)),
+        text=(Text(encoder=Learner(module=reader, optimizer=optimizer, ema=(HalfLifeEma(steps=2.0),))),),
+        latent=LatentSpace(autoencoder=Learner(module=autoencoder)),
+        path=Flow(),
+        prediction=Direct(quantity=Velocity(), time_scale=10.0),
+        noise_distribution=LogitNormal(),
+        sampling=Sampling(solver=FlowHeun(), schedule=UniformTime(steps=2), guidance=ClassifierFree(scale=1.5)),
+        condition_dropout=0.2,
+        side=2,
+    )
+    return dataclasses.replace(
+        diffusion(),
+        objective=objective,
+        train=Pipeline(source=source),
+        test=Pipeline(source=dataclasses.replace(source, size=13)),
+    )
+
+
 def gan() -> Experiment:
     source = FakeLabels(height=8, width=8, channels=1, classes=3, size=48)
     optimizer = Optimizer(learning_rate=Cosine(peak=1e-2), method=RampedAdam())
@@ -224,7 +256,10 @@ def autoencoder() -> Experiment:
 def with_learners(objective: Objective, change: Callable[[Learner], Learner]) -> Objective:
     """Return the objective with each of its learners changed."""
     fields = {f.name: getattr(objective, f.name) for f in dataclasses.fields(objective)}
-    return dataclasses.replace(objective, **{k: change(v) for k, v in fields.items() if isinstance(v, Learner)})
+    changed: dict[str, Any] = {k: change(v) for k, v in fields.items() if isinstance(v, Learner)}
+    if texts := fields.get("text"):
+        changed["text"] = tuple(dataclasses.replace(text, encoder=change(text.encoder)) for text in texts)
+    return dataclasses.replace(objective, **changed)
 
 
 def with_nets(objective: Objective, change: Callable[[nn.Module], nn.Module]) -> Objective:
@@ -264,6 +299,7 @@ EXPERIMENTS = {
     "segmentation": segmentation,
     "diffusion": diffusion,
     "consistency": consistency,
+    "text_to_image": text_to_image,
     "gan": gan,
     "autoencoder": autoencoder,
 }

@@ -12,14 +12,17 @@ import numpy as np
 import pytest
 from golden.autoencoder_state import GROUPS, SETUPS, SIDES, WIDTHS, value
 from golden.weights import array, image
+from PIL import Image
 from safetensors.numpy import save_file
 from small import autoencoder
 
 from jaxgen import tree
 from jaxgen.adversarial.adaptive_weight import adaptive_weight
 from jaxgen.adversarial.losses import Hinge
+from jaxgen.data import render_emoji
 from jaxgen.errors import UserError
 from jaxgen.learner import Learner
+from jaxgen.metrics.reconstruction import psnr
 from jaxgen.models.autoencoder_kl import AUTOENCODER_KL, AutoencoderKl, Level
 from jaxgen.models.patchgan import Batch, Instance, PatchGan
 from jaxgen.nn.interfaces import Autoencoder, Discriminator, require
@@ -28,6 +31,10 @@ from jaxgen.objectives.moments import drawn, kl, measured
 from jaxgen.objectives.perceptual import Perceptual
 from jaxgen.parallel.rules import shardings
 from jaxgen.weights.autoencoder_kl import SdAutoencoder
+from jaxgen.weights.shipped import EMOJI_F4, EmojiF4, write_emoji_f4
+
+# Emoji of "test" and "held_out", of which the shipped weights have seen none.
+UNSEEN = ("🇧🇷", "🛁", "📁", "🦞", "🥷🏾", "🦜", "✊🏿", "🎅🏻", "👨🏿‍🎨", "🧘🏼‍♂️", "👴🏼", "👰🏿", "👩🏼‍🔬", "🧚🏼‍♀️")
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 
@@ -396,3 +403,50 @@ def test_numbers_out_of_range_and_a_learning_eye_are_refused():
         objective(l1=0.0)
     with pytest.raises(UserError, match="must stand still"):
         Perceptual(net=Learner(module=Eye(), optimizer=autoencoder().objective.net.optimizer), layers="conv")
+
+
+# --- the weights that are shipped -------------------------------------------------------------------------------------
+
+
+def pictures(*texts: str) -> np.ndarray:
+    """Draw emoji of 32×32 on white, as `Emoji` does; f32 in [-1, 1]."""
+    drawn = []
+    for text in texts:
+        picture = render_emoji.draw(text, render_emoji.SIDE)
+        assert picture is not None
+        paper = Image.new("RGBA", (32, 32), "white")
+        paper.alpha_composite(render_emoji.reduced(picture, 32))
+        drawn.append(np.asarray(paper.convert("RGB")))
+    return np.stack(drawn).astype(np.float32) / 127.5 - 1
+
+
+def test_emoji_come_back_and_their_latents_are_of_unit_size():
+    variables = EmojiF4().read(shapes(EMOJI_F4))
+
+    @jax.jit
+    def both(variables, x):
+        moments = EMOJI_F4.apply(variables, x, train=False, method="encode")
+        return drawn(moments, jax.random.key(0)), EMOJI_F4.apply(variables, x, train=False)
+
+    x = jnp.asarray(pictures(*UNSEEN))
+    latent, back = both(variables, x)
+    assert float(psnr(x, back).mean()) > 28
+    assert latent.shape == (len(UNSEEN), 8, 8, 8)
+    scaled = (np.asarray(latent) - variables["latent"]["mean"]) / variables["latent"]["std"]
+    assert np.abs(scaled.mean()) < 0.2
+    assert 0.8 < scaled.std() < 1.2
+
+
+def test_the_weights_are_of_one_net_alone(tmp_path):
+    with pytest.raises(UserError, match="does not fit the net"):
+        EmojiF4().read(shapes(small()))
+    with pytest.raises(UserError, match="not the variables of the net of configs/autoencoder/emoji_f4"):
+        write_emoji_f4(jax.tree.map(lambda like: np.zeros(like.shape), shapes(small())), tmp_path / "w.safetensors")
+
+
+def test_what_is_written_is_what_is_read(tmp_path, monkeypatch):
+    variables = EmojiF4().read(shapes(EMOJI_F4))
+    write_emoji_f4(variables, tmp_path / "w.safetensors")
+    assert (tmp_path / "w.safetensors").stat().st_size <= 2e6
+    monkeypatch.setattr("jaxgen.weights.shipped.WEIGHTS", tmp_path / "w.safetensors")
+    assert tree.digest(EmojiF4().read(shapes(EMOJI_F4))) == tree.digest(variables)

@@ -20,7 +20,7 @@ from jaxgen.commands.completion import OF_CONFIG, OF_RUN, SCRIPTS, words
         (["in"], ["interpolate", "inspect"]),
         (["eval", "--al"], ["--allow"]),
         (["sample", "run", "--solv"], ["--solver"]),
-        (["plan", "diffusion/digits_e"], ["diffusion/digits_edm"]),
+        (["plan", "diffusion/digits_ed"], ["diffusion/digits_edm"]),
         (["train", "--run"], ["--run-dir"]),
         (["sample", "runs"], ["runs/one"]),
         (["sample", "runs/o"], []),  # the shell's own files are better here

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import re
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -21,12 +22,17 @@ from jaxgen.data.tfds import Tfds
 from jaxgen.errors import UserError
 from jaxgen.evaluation import evaluation_batches, sums
 from jaxgen.experiment import Experiment
+from jaxgen.learner import Learner
+from jaxgen.models.autoencoder_kl import AutoencoderKl, Level
 from jaxgen.models.dit import DiT
 from jaxgen.models.edm2 import Edm2UNet
+from jaxgen.models.mmdit import MMDiT
+from jaxgen.models.patchgan import PatchGan
 from jaxgen.models.r3gan import R3ganDiscriminator, R3ganGenerator
 from jaxgen.models.songunet import SongUNet
 from jaxgen.models.stylegan2 import StyleGan2Generator
 from jaxgen.models.stylegan2_discriminator import StyleGan2Discriminator
+from jaxgen.models.text_transformer import TextTransformer
 from jaxgen.objective import Objective
 from jaxgen.objectives.gan import Gan
 from jaxgen.objectives.segmentation import Segmentation
@@ -36,18 +42,19 @@ from jaxgen.plan.fake_data import with_fake
 from jaxgen.program import Program
 
 CONFIGS = {f"{path.parent.name}/{path.stem}": path for path in sorted((ROOT / "configs").glob("*/*.py"))}
-EMBEDDED = re.compile("digits|scenes|toy2d|ring8|grid25")
+EMBEDDED = re.compile("digits|emoji|scenes|toy2d|ring8|grid25")
 # Take half a minute each to compile, or have a net that another config is tried with.
 LONG = re.compile(
     "r50|resnet50|deeplab|voc_fcn8s|pets_unet|scenes_unet|scenes_fcn16s|scenes_fcn32s|cifar10_edm|edm2|digits_edm|"
     "digits_ect|"
     "digits_flow|digits_ddpm|digits_conditional|digits_r3gan|dit_xl2|sit_xl2|cifar10_resnet18|cifar10_stylegan2_ada|"
-    "cifar10_r3gan|ffhq256_r3gan|pictures_"
+    "cifar10_r3gan|ffhq256_r3gan|pictures_|sd3|sd15"
 )
 # Too many parameters for a small machine, or minutes to compile on a CPU; test_plan.py compiles them for a TPU.
-HUGE = re.compile("xl2|edm2_s|cifar10_edm|cifar10_r3gan|stylegan2_ada|ffhq256|ade20k|cityscapes|voc")
+HUGE = re.compile("xl2|kl_f8|edm2_s|cifar10_edm|cifar10_r3gan|stylegan2_ada|ffhq256|ade20k|cityscapes|voc|sd3|sd15")
 # Pictures as the data set has them: height, width, channels.
 RAW = {
+    "autoencoder/emoji_": (32, 32, 3),
     "classification/cifar10_resnet18": (32, 32, 3),
     "classification/digits_cnn": (8, 8, 1),
     "diffusion/cifar10_edm": (32, 32, 3),
@@ -78,14 +85,30 @@ def on_fake_data(name: str, raw: tuple[int, ...]) -> Experiment:
     test = dataclasses.replace(made.test, source=dataclasses.replace(made.test.source, size=2))
     # From random weights: those of other runs and of files are not here.
     objective = with_learners(made.objective, lambda learner: dataclasses.replace(learner, weights=None))
+    objective = with_autoencoder(objective, lambda learner: dataclasses.replace(learner, weights=None))
     return dataclasses.replace(made, objective=objective, test=test, mesh=MeshShape(), rule=Replicated(), metrics=())
+
+
+def with_autoencoder(objective: Objective, change: Callable[[Learner], Learner]) -> Objective:
+    """Return the objective with the frozen autoencoder changed, where it has one."""
+    space = getattr(objective, "latent", None)
+    if space is None:
+        return objective
+    latent = dataclasses.replace(space, autoencoder=change(space.autoencoder))
+    return dataclasses.replace(objective, latent=latent)
 
 
 def small_net(net: nn.Module) -> nn.Module:
     """The same with fewer and narrower layers, for pictures of up to 32×32, where it is one that a CPU cannot train."""
     match net:
-        case DiT():
+        case DiT() | MMDiT():
             return net.clone(width=64, depth=2, heads=4)
+        case TextTransformer() if net.width > 512:
+            return net.clone(width=32, depth=2, heads=4)
+        case AutoencoderKl() if net.groups == 32:
+            return net.clone(encoder=(Level(8, 0),) * 4, decoder=(Level(8, 0),) * 4, groups=4)
+        case PatchGan():
+            return net.clone(width=8)
         case Edm2UNet():
             return net.clone(model_channels=16, blocks=1, head_channels=16)
         case SongUNet():
@@ -165,6 +188,7 @@ def test_two_steps_of_small_pictures(name):
     raw = tuple(min(x, side) for x in raw_of(name))
     made = reduced(on_fake_data(name, raw), side)
     objective = with_nets(made.objective, small_net)
+    objective = with_autoencoder(objective, lambda one: dataclasses.replace(one, module=small_net(one.module)))
     losses = two_steps(dataclasses.replace(made, objective=objective, batch_size=2 * rows_of(objective)))
     assert np.isfinite(losses).all()
     assert losses[0] > 0 or isinstance(objective, Gan)  # a discriminator's output may lie below 0

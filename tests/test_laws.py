@@ -83,7 +83,7 @@ def test_init_has_the_shapes_that_eval_shape_tells(make):
     assert all(jax.tree.leaves(same))
 
 
-@each_but("gan")
+@each_but("gan", "autoencoder")
 def test_ten_steps_are_traced_once(make):
     experiment = make()
     traces = []
@@ -100,7 +100,7 @@ def test_ten_steps_are_traced_once(make):
     assert len(traces) == 1
 
 
-@each_but("gan", "segmentation")
+@each_but("gan", "segmentation", "autoencoder", "text_to_image")
 @pytest.mark.parametrize("layout", ["fsdp x tensor", *SLOW[:2], SLOW[3]])  # the first holds what the others do
 def test_devices_and_rules_change_nothing_but_rounding(make, layout):
     one, one_losses = run(assemble(by_descent(make())), None, 0, 5)
@@ -138,10 +138,11 @@ def test_every_parameter_learns(make):
     before = jax.device_get({name: net.params for name, net in prog.init().nets.items()})
     after, _ = run(prog, None, 0, 6)
     after = {name: net.params for name, net in after.nets.items()}
+    frozen = {name for name, learner in prog.objective.learners.items() if learner.optimizer is None}
     still = [
         path for (path, a), (_, b) in zip(tree.leaves(before), tree.leaves(after), strict=True) if np.array_equal(a, b)
     ]
-    assert still == []
+    assert still == [path for path, _ in tree.leaves({name: before[name] for name in sorted(frozen)})]
 
 
 @each
@@ -149,6 +150,8 @@ def test_one_batch_can_be_learned_by_heart(make):
     experiment = dataclasses.replace(make(), steps=150)
     if isinstance(experiment.objective, Gan):
         pytest.skip("neither side of a game can bring its loss down for good; test_gan.py sees what is learned")
+    if make is EXPERIMENTS["text_to_image"]:
+        pytest.skip("an autoencoder without weights draws its latents from noise, which nothing can know")
     prog = assemble(experiment)
     batch = put_batch(prog.mesh, next(host_batches(experiment)))
     state = prog.init()
@@ -162,7 +165,7 @@ def test_one_batch_can_be_learned_by_heart(make):
     assert np.mean(losses[-10:]) - least < share * (losses[0] - least)
 
 
-@each_but("gan", "consistency", "diffusion")
+@each_but("gan", "consistency", "diffusion", "text_to_image")
 def test_evaluation_does_not_depend_on_batches_or_devices(make):
     found = []
     for layout, size in (("1", 8), ("1", 5), ("4", 8), ("4", 3)):
@@ -177,7 +180,7 @@ def test_evaluation_does_not_depend_on_batches_or_devices(make):
             np.testing.assert_allclose(other[name], found[0][name], rtol=1e-5)
 
 
-@each_but("gan", "consistency", "diffusion")
+@each_but("gan", "consistency", "diffusion", "autoencoder", "text_to_image")
 def test_accumulation_takes_the_same_number_of_steps(make):
     experiment = make()
     objective = dataclasses.replace(experiment.objective, microbatches=2)
@@ -186,7 +189,7 @@ def test_accumulation_takes_the_same_number_of_steps(make):
     assert np.isfinite(losses).all()
 
 
-@each_but("gan", "consistency", "diffusion")
+@each_but("gan", "consistency", "diffusion", "autoencoder", "text_to_image")
 def test_bfloat16_computes_and_keeps_float32(make):
     experiment = make()
     in_half = with_nets(experiment.objective, lambda net: net.clone(dtype="bfloat16"))

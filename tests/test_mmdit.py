@@ -50,16 +50,21 @@ def shapes(net: MMDiT, x: Any = X, condition: Any = None) -> Any:
 def filled(net: MMDiT) -> Any:
     """Make variables of order one: fresh ones are full of zeros."""
 
-    def leaf(path: str, like: Any) -> jax.Array:
+    def leaf(path: str, like: Any) -> np.ndarray:
         if path.endswith(("scale", "bias")):
-            return jnp.asarray(path.endswith("scale") + array(path, (1, *like.shape), 0.1)[0])
-        return jnp.asarray(array(path, like.shape[::-1]).T)
+            return path.endswith("scale") + array(path, (1, *like.shape), 0.1)[0]
+        return array(path, like.shape[::-1]).T
 
     return tree.map_with_path(leaf, shapes(net))
 
 
+@functools.cache
+def compiled(net: Any) -> Any:
+    return jit(lambda v, x, noise, c: net.apply(v, x, noise, c, train=False))
+
+
 def apply(net: Any, variables: Any, condition: Any, x: Any = X, noise: Any = SIGMA) -> jax.Array:
-    return jit(lambda v, x, noise, c: net.apply(v, x, noise, c, train=False))(variables, x, noise, condition)
+    return compiled(net)(variables, x, noise, condition)
 
 
 def net_of(setup: Setup) -> MMDiT:
@@ -130,11 +135,11 @@ def test_zero_gates_are_the_identity() -> None:
     """With gates of 0 no block changes its tokens: what comes out is what the net without blocks gives."""
     variables = filled(SMALL)
 
-    def closed(path: str, leaf: jax.Array) -> jax.Array:
+    def closed(path: str, leaf: np.ndarray) -> np.ndarray:
         if "image_modulation" not in path:
             return leaf
-        parts = jnp.split(leaf, 6, axis=-1)  # shift, scale, gate, twice
-        return jnp.concatenate([part * (i % 3 < 2) for i, part in enumerate(parts)], axis=-1)
+        parts = np.split(leaf, 6, axis=-1)  # shift, scale, gate, twice
+        return np.concatenate([part * (i % 3 < 2) for i, part in enumerate(parts)], axis=-1)
 
     shut = tree.map_with_path(closed, variables)
     other = jax.tree.map(lambda leaf: leaf, shut)
@@ -149,7 +154,7 @@ def test_zero_gates_are_the_identity() -> None:
 def test_without_a_text_it_is_a_dit() -> None:
     variables = filled(SMALL)
     for layer in ("pooled1", "pooled2"):
-        variables["params"][layer] = jax.tree.map(jnp.zeros_like, variables["params"][layer])
+        variables["params"][layer] = jax.tree.map(np.zeros_like, variables["params"][layer])
     none = {"text": jnp.zeros((2, 0, TEXT)), "pooled": jnp.zeros((2, POOLED))}
     found = apply(SMALL, variables, none)
     masked = asked(jnp.zeros_like(MASK))
@@ -158,7 +163,7 @@ def test_without_a_text_it_is_a_dit() -> None:
     params = variables["params"]
     image_ = {k.removeprefix("image_"): v for k, v in params["blocks"].items() if k.startswith("image_")}
     last = {k.removeprefix("image_"): v for k, v in params["last"].items() if k.startswith("image_")}
-    blocks = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), image_, last)
+    blocks = jax.tree.map(lambda a, b: np.concatenate([a, b[None]]), image_, last)
     kept = {name: params[name] for name in ("condition", "patch", "modulation", "out")}
     dit = DiT(width=16, depth=2, heads=2, patch=1, qk_norm=RmsNorm())
     np.testing.assert_allclose(apply(dit, {"params": kept | {"blocks": blocks}}, {}), found, atol=1e-5)
@@ -206,13 +211,17 @@ def gradient(net: MMDiT, variables: Any) -> Any:
     return jit(jax.grad(lambda v: jnp.square(net.apply(v, X, SIGMA, asked(MASK), train=True)).mean()))(variables)
 
 
-def test_every_parameter_gets_a_gradient_also_when_blocks_are_recomputed() -> None:
+def test_every_parameter_gets_a_gradient() -> None:
+    for path, g in tree.leaves(gradient(SMALL, filled(SMALL))):
+        assert np.isfinite(g).all(), path
+        assert np.abs(g).max() > 1e-6, path
+
+
+@pytest.mark.slow
+def test_recomputing_blocks_changes_no_gradient() -> None:
     net = SMALL.clone(depth=3)
     variables = filled(net)
     plain = gradient(net, variables)
-    for path, g in tree.leaves(plain):
-        # Attention is blind to what all keys share; and of a stack of blocks each gets a gradient.
-        assert (np.abs(g).reshape(len(g) if "/blocks/" in path else 1, -1).max(1) > 1e-7).all(), path
     again = gradient(net.clone(remat=True, recomputed="cheap", unroll=2), variables)
     for (path, a), (_, b) in zip(tree.leaves(plain), tree.leaves(again), strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-4 * np.abs(a).max(), err_msg=path)
@@ -266,7 +275,7 @@ def test_it_is_a_denoiser_that_is_kept_as_json() -> None:
 
 def test_the_rule_and_muon_know_its_layers() -> None:
     params = shapes(SMALL)["params"]
-    Muon(axes=AXES).direction(optax.identity(), 1).init(filled(SMALL)["params"])
+    Muon(axes=AXES).direction(optax.identity(), 1).init(jax.tree.map(jnp.asarray, filled(SMALL)["params"]))
     mesh = MeshShape(replica=4, tensor=2).build()
     placed = tree.leaves(shardings(MMDIT, {"params": params}, mesh))
     split = {tuple(path.split("/")[-3:-1]) for path, leaf in placed if not leaf.is_fully_replicated}

@@ -48,16 +48,21 @@ def shapes(net: TextTransformer, tokens: Any = TEXTS) -> Any:
 def filled(net: TextTransformer) -> Any:
     """Make variables of order one."""
 
-    def leaf(path: str, like: Any) -> jax.Array:
+    def leaf(path: str, like: Any) -> np.ndarray:
         if path.endswith(("scale", "bias")):
-            return jnp.asarray(path.endswith("scale") + array(path, (1, *like.shape), 0.1)[0])
-        return jnp.asarray(array(path, like.shape[::-1]).T) if like.ndim > 1 else jnp.asarray(array(path, like.shape))
+            return path.endswith("scale") + array(path, (1, *like.shape), 0.1)[0]
+        return array(path, like.shape[::-1]).T
 
     return tree.map_with_path(leaf, shapes(net))
 
 
+@functools.cache
+def compiled(net: TextTransformer) -> Any:
+    return jit(lambda v, t: net.apply(v, t, train=False))
+
+
 def encode(net: TextTransformer, variables: Any, tokens: Any = TEXTS) -> Encoded:
-    return jit(lambda v, t: net.apply(v, t, train=False))(variables, jnp.asarray(tokens))
+    return compiled(net)(variables, jnp.asarray(tokens))
 
 
 def net_of(setup: Setup, **fields: Any) -> TextTransformer:
@@ -245,7 +250,7 @@ def test_it_is_a_text_encoder_that_is_kept_as_json() -> None:
 
 def test_the_rule_and_muon_know_its_layers() -> None:
     params = shapes(SMALL)["params"]
-    Muon(axes=AXES).direction(optax.identity(), 1).init(filled(SMALL)["params"])
+    Muon(axes=AXES).direction(optax.identity(), 1).init(jax.tree.map(jnp.asarray, filled(SMALL)["params"]))
     mesh = MeshShape(replica=4, tensor=2).build()
     placed = tree.leaves(shardings(TEXT_TRANSFORMER, {"params": params}, mesh))
     split = {path.rsplit("/", 2)[-2] for path, leaf in placed if not leaf.is_fully_replicated}

@@ -39,4 +39,4 @@ def config() -> Experiment:
             schedule=Given(levels=(40.0, 0.8, 0.0)),
         )
     )
-    return dataclasses.replace(tuned, steps=1500)
+    return dataclasses.replace(tuned, steps=1200)

@@ -31,7 +31,7 @@ end
 complete -c jaxgen -a '(__jaxgen)'
 """,
 }
-OF_CONFIG = ("train", "plan", "data")  # commands whose first word is a config
+OF_CONFIG = ("train", "plan", "data", "prepare")  # commands whose first word is a config
 OF_RUN = ("eval", "sample", "interpolate", "predict", "inspect", "report")  # those whose first word is a run folder
 
 

@@ -2,7 +2,10 @@
 
 import contextlib
 import csv
+import json
 import pathlib
+import re
+import unicodedata
 import zipfile
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -13,6 +16,7 @@ from jaxgen.errors import UserError
 from jaxgen.pictures import sheet
 
 BROKEN = 8  # numbers of samples that are not finite to name
+SLUG = 100  # most bytes of a prompt in the name of a file
 
 
 class Samples(Protocol):
@@ -30,12 +34,19 @@ class Samples(Protocol):
 
 
 class Sheet:
-    """One picture of the first samples, or of all points."""
+    """One picture of the first samples with their prompts below, where there are any, or of all points."""
 
     def __init__(
-        self, path: pathlib.Path, shown: int, classes: Sequence[str], columns: int | None, alpha: bool
+        self,
+        path: pathlib.Path,
+        shown: int,
+        classes: Sequence[str],
+        columns: int | None,
+        alpha: bool,
+        prompts: Sequence[str] = (),
     ) -> None:
         self._path, self._shown, self._classes, self._columns, self._alpha = path, shown, classes, columns, alpha
+        self._prompts = prompts[:shown]
         self._samples: list[np.ndarray] = []
         self._labels: list[np.ndarray] = []
 
@@ -48,16 +59,18 @@ class Sheet:
     def close(self) -> None:
         images = np.concatenate(self._samples)
         labels = np.concatenate(self._labels) if self._labels else None
-        sheet.save(self._path, sheet.samples(images, labels, self._classes, self._columns))
+        sheet.save(self._path, sheet.samples(images, labels, self._classes, self._columns, self._prompts))
 
     def drop(self) -> None:
         """Nothing is half a file."""
 
 
 class Npz:
-    """The values of all samples, `samples` f32[n *s] in the data's units, and `labels` i32[n] where there are any."""
+    """The values of all samples, `samples` f32[n *s] in the data's units, with `labels` i32[n] and `prompts` str[n]
+    where there are any."""
 
-    def __init__(self, path: pathlib.Path, count: int, shape: tuple[int, ...]) -> None:
+    def __init__(self, path: pathlib.Path, count: int, shape: tuple[int, ...], prompts: Sequence[str] = ()) -> None:
+        self._prompts = prompts
         self._path, self._part = path, path.with_name(path.name + ".part")  # never half a file under its name
         self._labels: list[np.ndarray] = []
         self._archive = zipfile.ZipFile(self._part, "w", allowZip64=True)
@@ -71,9 +84,11 @@ class Npz:
 
     def close(self) -> None:
         self._file.close()
-        if self._labels:
-            with self._archive.open("labels.npy", "w") as file:
-                np.lib.format.write_array(file, np.concatenate(self._labels).astype(np.int32))
+        more = {"labels": np.concatenate(self._labels).astype(np.int32)} if self._labels else {}
+        more |= {"prompts": np.asarray(self._prompts)} if self._prompts else {}
+        for name, values in more.items():
+            with self._archive.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array(file, values)
         self._archive.close()
         self._part.replace(self._path)
 
@@ -85,31 +100,49 @@ class Npz:
 
 
 class Folder:
-    """A PNG for each sample, 000000.png and so on, and labels.csv where there are classes."""
+    """A PNG for each sample, 000000.png and so on, and labels.csv where there are classes.
 
-    def __init__(self, path: pathlib.Path, count: int, classes: Sequence[str], alpha: bool) -> None:
+    Where there are prompts each is in the name of its file, and `metadata.jsonl` has them as `Captioned` data do.
+    """
+
+    def __init__(
+        self, path: pathlib.Path, count: int, classes: Sequence[str], alpha: bool, prompts: Sequence[str] = ()
+    ) -> None:
         path.mkdir(parents=True, exist_ok=True)
-        self._path, self._classes, self._alpha = path, classes, alpha
+        self._path, self._classes, self._alpha, self._prompts = path, classes, alpha, prompts
         self._digits = max(6, len(str(count - 1)))
-        self._written = 0
-        self._rows: list[tuple[str, int]] = []
+        self._names: list[str] = []
+        self._labels: list[int] = []
 
     def add(self, samples: np.ndarray, labels: np.ndarray | None) -> None:
         for i, pixels in enumerate(own_channels(samples, self._alpha)):
-            name = f"{self._written:0{self._digits}}.png"
+            number = len(self._names)
+            words = slug(self._prompts[number]) if self._prompts else ""
+            name = f"{number:0{self._digits}}{'_' if words else ''}{words}.png"
             sheet.save(self._path / name, pixels)
-            self._rows += [] if labels is None else [(name, int(labels[i]))]
-            self._written += 1
+            self._names.append(name)
+            self._labels += [] if labels is None else [int(labels[i])]
 
     def close(self) -> None:
-        if self._rows:
+        if self._labels:
             with (self._path / "labels.csv").open("w", newline="", encoding="utf-8") as file:
                 writer = csv.writer(file)
                 writer.writerow(("file", "label", "class"))
-                writer.writerows((name, label, self._classes[label]) for name, label in self._rows)
+                rows = zip(self._names, self._labels, strict=True)
+                writer.writerows((name, label, self._classes[label]) for name, label in rows)
+        if self._prompts:
+            rows = [{"file_name": name, "text": text} for name, text in zip(self._names, self._prompts, strict=True)]
+            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+            (self._path / "metadata.jsonl").write_text("".join(lines), encoding="utf-8")
 
     def drop(self) -> None:
         """Each file is whole."""
+
+
+def slug(text: str) -> str:
+    """Return the words of a text with hyphens between them, as many as fit into the name of a file."""
+    words = re.findall(r"\w+", unicodedata.normalize("NFC", text).lower())
+    return "-".join(words).encode()[:SLUG].decode(errors="ignore").strip("-")
 
 
 class Broken:

@@ -230,12 +230,18 @@ class TextTransformer(nn.Module):
             return (x, jnp.where(i + self.skipped < self.depth, x, kept)), None
 
         # One block, compiled once: its parameters have the depth as their first axis.
-        turns = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}, "unroll": self.unroll}
+        scan = functools.partial(
+            nn.scan,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=self.depth,
+            unroll=self.unroll,
+        )
         block = Block(self.heads, self.activation, self.epsilon, self.dtype, name="blocks")
         if self.skipped:
-            streams, _ = nn.scan(one, length=self.depth, **turns)(block, (x, x), jnp.arange(self.depth))
+            streams, _ = scan(one)(block, (x, x), jnp.arange(self.depth))
             return streams
-        x, _ = nn.scan(lambda block, x, _: block(x, mask), length=self.depth, **turns)(block, x, None)
+        x, _ = scan(lambda block, x, _: block(x, mask))(block, x, None)
         return x, x
 
     def _check(self, length: int) -> None:

@@ -64,14 +64,14 @@ def wrapped(text: str, size: int, width: int, most: int) -> list[str]:
 
 
 def legible(texts: Sequence[str]) -> list[str]:
-    """Return texts as they can be drawn, with ? for each letter that no font here has; says once that some are missing.
+    """Return texts as they can be drawn, with ? for each letter that no font here has beside the others; says so once.
 
     Letters with accents that no font has are drawn without them.
     """
     drawn = {text: _legible(" ".join(unicodedata.normalize("NFC", text).split())) for text in dict.fromkeys(texts)}
     if missing := dict.fromkeys(letter for _, letters in drawn.values() for letter in letters):
         few = "".join(list(missing)[:FEW]) + ("…" if len(missing) > FEW else "")
-        _say(f"note: no font here has the letters {few}; the picture shows ? for them: install one, such as Noto CJK")
+        _say(f"note: no font here has {few} beside the other letters; the picture shows ?: install one, as Noto CJK")
     return [drawn[text][0] for text in texts]
 
 
@@ -82,12 +82,13 @@ def _legible(text: str) -> tuple[str, tuple[str, ...]]:
     plain = "".join(c for c in unicodedata.normalize("NFKD", text) if not unicodedata.combining(c))
     if drawable(plain):
         return plain, ()
-    missing = [c for c in dict.fromkeys(text) if not drawable(c)]
-    left = "".join("?" if c in missing else c for c in text)
-    if not drawable(left):  # each letter has a font, but no font has all of them
-        missing = [c for c in dict.fromkeys(text) if not c.isascii()]
-        left = "".join("?" if c in missing else c for c in text)
-    return left, tuple(missing)
+    kept, missing = "", []
+    for letter in dict.fromkeys(text):  # one font draws a text: what it lacks of one with several scripts is missing
+        if drawable(kept + letter):
+            kept += letter
+        else:
+            missing.append(letter)
+    return "".join(letter if letter in kept else "?" for letter in text), tuple(missing)
 
 
 @functools.cache
