@@ -144,8 +144,8 @@ def spread(m: int, n: int) -> Numbers:
 
 
 def batch_by_batch(
-    mesh: Mesh, run: Callable[..., jax.Array], *arrays: Any, size: int, stop: Callable[[], None] = lambda: None
-) -> Iterator[np.ndarray]:
+    mesh: Mesh, run: Callable[..., Any], *arrays: Any, size: int, stop: Callable[[], None] = lambda: None
+) -> Iterator[Any]:
     """Yield `run` of the rows of trees of arrays, in batches of one shape: `size`, or what next divides over devices.
 
     The last batch is filled up with rows from the first, which are left out of what is yielded. `stop` is called before
@@ -153,7 +153,7 @@ def batch_by_batch(
     """
     parts, n = batch_parts(mesh), len(jax.tree.leaves(arrays)[0])
     size = -(-size // parts) * parts
-    pending: jax.Array | None = None
+    pending: Any = None
     for begin in range(0, n, size):
         stop()
         at = np.arange(begin, begin + size) % n

@@ -43,11 +43,11 @@ def emoji(objective: Diffusion) -> Experiment:
         train=Pipeline(source=Emoji(split="train"), transforms=(TOKENS,)),
         test=Pipeline(source=Emoji(split="held_out"), transforms=(TOKENS,)),
         metrics=(Retrieval(), EmojiPeopleRead()),
-        steps=2000,
+        steps=3000,
         batch_size=64,
         test_batch_size=96,
         log_every=50,
-        preview_every=500,
+        preview_every=1000,
         checkpoint_every=500,
     )
 
@@ -69,4 +69,4 @@ def denoiser(module: nn.Module) -> Diffusion:
 
 
 def config() -> Experiment:
-    return emoji(denoiser(MMDiT(width=192, depth=6, heads=6)))
+    return emoji(denoiser(MMDiT(width=128, depth=6, heads=4)))

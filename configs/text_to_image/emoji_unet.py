@@ -9,4 +9,4 @@ from jaxgen.models.text_unet import TextUNet
 
 
 def config() -> Experiment:
-    return emoji_mmdit.emoji(emoji_mmdit.denoiser(TextUNet(model_channels=64, multipliers=(1, 2), blocks=1)))
+    return emoji_mmdit.emoji(emoji_mmdit.denoiser(TextUNet(model_channels=48, multipliers=(1, 2), groups=16)))

@@ -8,6 +8,9 @@ its users often do; so each of the two is dropped with the square root of a tent
 MMDiT from published weights.
 """
 
+import functools
+from typing import Literal
+
 from jaxgen.data.augment import CenterCrop, ResizeShort
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.captioned import Captioned
@@ -46,13 +49,13 @@ TRANSFORMS = (
 )
 
 
-def reader(encoder: TextTransformer, file: str, joins: str) -> Text:
+def reader(encoder: TextTransformer, file: str, joins: Literal["tokens", "channels"]) -> Text:
     learner = Learner(module=encoder, weights=ClipText(f"{FILES}/{file}"))
     return Text(encoder=learner, empty=EMPTY, padding=PADDING, dropout=0.1**0.5, joins=joins)
 
 
 def config() -> Experiment:
-    last = {"skipped": 1, "normalized": False, "dtype": "bfloat16"}
+    penultimate = functools.partial(TextTransformer, skipped=1, normalized=False, dtype="bfloat16")
     autoencoder = AutoencoderKl(channels=16, mixed=False, dtype="bfloat16")
     return Experiment(
         objective=Diffusion(
@@ -70,8 +73,8 @@ def config() -> Experiment:
                 ema=(ConstantEma(decay=0.9999),),
             ),
             text=(
-                reader(TextTransformer(**CLIP_L, projection=768, **last), "clip_l.safetensors", "tokens"),
-                reader(TextTransformer(**OPENCLIP_BIGG, projection=1280, **last), "clip_g.safetensors", "channels"),
+                reader(penultimate(**CLIP_L, projection=768), "clip_l.safetensors", "tokens"),
+                reader(penultimate(**OPENCLIP_BIGG, projection=1280), "clip_g.safetensors", "channels"),
             ),
             latent=LatentSpace(
                 autoencoder=Learner(

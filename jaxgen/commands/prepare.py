@@ -42,7 +42,7 @@ def run(prog: str, arguments: list[str]) -> None:
     for name, pipeline in splits.items():
         _check_still(name, opened[name], pipeline)
     state = program.init()
-    written = {}
+    written, lines = {}, []
     with Line(sys.stderr) as line:
         for name, pipeline in splits.items():
             rows = _rows(program, state, objective, opened[name], pipeline, name, line)
@@ -51,11 +51,11 @@ def run(prog: str, arguments: list[str]) -> None:
             check_space(args.out, size)
             prepared.write(opened[name], args.out / name, _chained(first, rows))
             written[name] = {"examples": len(opened[name]), "arrays": sorted(first), "bytes": size}
+            made = f"{', '.join(sorted(first))} of {len(opened[name]):,} examples, {in_words(size)}"
+            lines.append(f"{args.out / name}: {made}")
     if args.json:
         return print_json({"out": str(args.out), **written})
-    for name, said in written.items():
-        arrays, size = ", ".join(said["arrays"]), in_words(said["bytes"])
-        print(f"{args.out / name}: {arrays} of {said['examples']:,} examples, {size}")
+    print(*lines, sep="\n")
     note(f"in the config: source=Prepared(source=…, folder={str(args.out / 'train')!r}), and of the test data likewise")
 
 

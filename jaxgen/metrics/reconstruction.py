@@ -59,5 +59,6 @@ def _blurred(x: Float[Array, "b h w c"]) -> Float[Array, "b _ _ c"]:
     weights /= weights.sum()
     for axis in (1, 2):
         n = x.shape[axis] - WINDOW + 1
-        x = sum(float(w) * jax.lax.slice_in_dim(x, i, i + n, axis=axis) for i, w in enumerate(weights))
+        parts = [float(w) * jax.lax.slice_in_dim(x, i, i + n, axis=axis) for i, w in enumerate(weights)]
+        x = sum(parts[1:], parts[0])
     return x

@@ -208,7 +208,7 @@ class Autoencoding:
         k_game, k_net = jax.random.split(key)
         keys = jax.random.split(k_game, 3)
         fixed = jax.lax.stop_gradient(params)
-        flat = traverse_util.flatten_dict(fixed["net"], sep="/")
+        flat: dict[str, Any] = traverse_util.flatten_dict(fixed["net"], sep="/")
         last = next(path for path in flat if re.search(self.last_kernel, path))
 
         def verdict(fake: Images) -> Float[Array, ""]:

@@ -112,5 +112,7 @@ def _resampled(part: str, top: int, compvis: bool) -> str:
 
 def _split(part: str) -> tuple[str, int, int]:
     """Split "down1_0" into "down", 1 and 0, and "down1" into "down", 1 and -1."""
-    way, level, block = re.fullmatch(r"(down|up)(\d+)(?:_(\d+))?", part).groups()
+    match = re.fullmatch(r"(down|up)(\d+)(?:_(\d+))?", part)
+    assert match is not None  # the nets' own names
+    way, level, block = match.groups()
     return way, int(level), -1 if block is None else int(block)
