@@ -46,7 +46,7 @@ EMBEDDED = re.compile("digits|emoji|scenes|toy2d|ring8|grid25")
 # Take half a minute each to compile, or have a net that another config is tried with.
 LONG = re.compile(
     "r50|resnet50|deeplab|voc_fcn8s|pets_unet|scenes_unet|scenes_fcn16s|scenes_fcn32s|cifar10_edm|edm2|digits_edm|"
-    "digits_ect|"
+    "digits_ect|emoji_|"
     "digits_flow|digits_ddpm|digits_conditional|digits_r3gan|dit_xl2|sit_xl2|cifar10_resnet18|cifar10_stylegan2_ada|"
     "cifar10_r3gan|ffhq256_r3gan|pictures_|sd3|sd15"
 )
@@ -55,6 +55,7 @@ HUGE = re.compile("xl2|kl_f8|edm2_s|cifar10_edm|cifar10_r3gan|stylegan2_ada|ffhq
 # Pictures as the data set has them: height, width, channels.
 RAW = {
     "autoencoder/emoji_": (32, 32, 3),
+    "text_to_image/emoji_": (32, 32, 3),
     "classification/cifar10_resnet18": (32, 32, 3),
     "classification/digits_cnn": (8, 8, 1),
     "diffusion/cifar10_edm": (32, 32, 3),

@@ -80,6 +80,8 @@ def test_clip_knows_every_text(clip: Clip) -> None:
     assert clip.unknown("zorb 여자 😀") == ()
     assert clip.length == 77
     assert clip.encode("").tolist() == [49406] + [49407] * 76
+    zeros = dataclasses.replace(clip, padding=0).encode("")
+    assert zeros.tolist() == [49406, 49407] + [0] * 75
 
 
 @pytest.mark.parametrize("text", ["the " * 100, "a cat " * 10 + "supercalifragilisticexpialidocious " * 9, "1" * 100])

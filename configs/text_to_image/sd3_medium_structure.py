@@ -8,8 +8,8 @@ its users often do; so each of the two is dropped with the square root of a tent
 MMDiT from published weights.
 """
 
+import dataclasses
 import functools
-from typing import Literal
 
 from jaxgen.data.augment import CenterCrop, ResizeShort
 from jaxgen.data.batches import Pipeline
@@ -41,17 +41,19 @@ from jaxgen.weights.autoencoder_kl import SdAutoencoder
 from jaxgen.weights.clip_text import ClipText
 
 FILES = "data/sd3"
-EMPTY, PADDING = (49_406, 49_407), 49_407  # CLIP's start and end; the end fills texts up
+VOCABULARY = f"{FILES}/bpe_simple_vocab_16e6.txt.gz"
+EMPTY = (49_406, 49_407)  # CLIP's start and end
 TRANSFORMS = (
     ResizeShort(512),
     KeepCaption(CenterCrop(512, 512)),
-    Tokenize(tokenizer=Clip(vocabulary=f"{FILES}/bpe_simple_vocab_16e6.txt.gz")),
+    Tokenize(tokenizer=Clip(vocabulary=VOCABULARY)),  # the end fills texts up, but 0 does for OpenCLIP's encoder
+    Tokenize(tokenizer=Clip(vocabulary=VOCABULARY, padding=0), name="tokens_2"),
 )
 
 
-def reader(encoder: TextTransformer, file: str, joins: Literal["tokens", "channels"]) -> Text:
+def reader(encoder: TextTransformer, file: str) -> Text:
     learner = Learner(module=encoder, weights=ClipText(f"{FILES}/{file}"))
-    return Text(encoder=learner, empty=EMPTY, padding=PADDING, dropout=0.1**0.5, joins=joins)
+    return Text(encoder=learner, empty=EMPTY, padding=49_407, dropout=0.1**0.5)
 
 
 def config() -> Experiment:
@@ -73,8 +75,13 @@ def config() -> Experiment:
                 ema=(ConstantEma(decay=0.9999),),
             ),
             text=(
-                reader(penultimate(**CLIP_L, projection=768), "clip_l.safetensors", "tokens"),
-                reader(penultimate(**OPENCLIP_BIGG, projection=1280), "clip_g.safetensors", "channels"),
+                reader(penultimate(**CLIP_L, projection=768), "clip_l.safetensors"),
+                dataclasses.replace(
+                    reader(penultimate(**OPENCLIP_BIGG, projection=1280), "clip_g.safetensors"),
+                    tokens="tokens_2",
+                    padding=0,
+                    joins="channels",
+                ),
             ),
             latent=LatentSpace(
                 autoencoder=Learner(

@@ -105,7 +105,7 @@ class Words:
 
 @dataclasses.dataclass(frozen=True)
 class Clip:
-    """The byte pairs of CLIP (arXiv:2103.00020): i32[length] of a start 49406, byte pairs, and ends 49407 to the last.
+    """The byte pairs of CLIP (arXiv:2103.00020): i32[length] of a start 49406, byte pairs, an end 49407, and padding.
 
     `vocabulary` is a path, to `bpe_simple_vocab_16e6.txt` (also `.gz`) or to a folder with `vocab.json` and
     `merges.txt`. Texts are composed (Unicode NFC) and in lower case, with one space between words, as in Stable
@@ -114,6 +114,8 @@ class Clip:
 
     vocabulary: str
     length: int = 77
+    padding: int | None = None
+    """The id that fills a text up; None: the end's, as in Stable Diffusion 1. OpenCLIP's encoders have 0."""
 
     def __post_init__(self) -> None:
         check_field(self, "length", self.length >= 3, "3 or more: a start, a byte pair and an end")
@@ -124,7 +126,8 @@ class Clip:
     def encode(self, text: str) -> Int32[np.ndarray, " n"]:
         pairs = _clip(self.vocabulary)
         ids = pairs.encode(text)[: self.length - 2]
-        return _filled([pairs.start, *ids, pairs.end], pairs.end, self.length)
+        padding = pairs.end if self.padding is None else self.padding
+        return _filled([pairs.start, *ids, pairs.end], padding, self.length)
 
     def unknown(self, text: str) -> tuple[str, ...]:
         return ()  # every text is bytes
