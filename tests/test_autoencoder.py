@@ -230,7 +230,7 @@ def test_the_divergence_of_a_standard_normal_is_0_and_else_its_closed_form():
 
 def test_drawn_latents_have_their_moments():
     moments = jnp.concatenate([jnp.full((1, 64, 64, 1), 2.0), jnp.full((1, 64, 64, 1), np.log(0.25))], -1)
-    latent = drawn(moments, jax.random.key(0))
+    latent = drawn(moments, jax.random.normal(jax.random.key(0), (*moments.shape[:-1], moments.shape[-1] // 2)))
     assert abs(float(latent.mean()) - 2.0) < 0.03
     assert abs(float(latent.std()) - 0.5) < 0.02
 
@@ -426,7 +426,8 @@ def test_emoji_come_back_and_their_latents_are_of_unit_size():
     @jax.jit
     def both(variables, x):
         moments = EMOJI_F4.apply(variables, x, train=False, method="encode")
-        return drawn(moments, jax.random.key(0)), EMOJI_F4.apply(variables, x, train=False)
+        noise = jax.random.normal(jax.random.key(0), (*moments.shape[:-1], moments.shape[-1] // 2))
+        return drawn(moments, noise), EMOJI_F4.apply(variables, x, train=False)
 
     x = jnp.asarray(pictures(*UNSEEN))
     latent, back = both(variables, x)

@@ -231,7 +231,7 @@ class Autoencoding:
         """Return moments, latents drawn from them, their images and the net's new stats, in training."""
         k_encode, k_decode, k_draw = jax.random.split(key, 3)
         moments, stats = self._call(params, stats, image, k_encode, "encode")
-        latent = drawn(moments, k_draw)
+        latent = drawn(moments, jax.random.normal(k_draw, (*moments.shape[:-1], moments.shape[-1] // 2)))
         fake, stats = self._call(params, stats, latent, k_decode, "decode")
         return moments, latent, fake, stats
 

@@ -20,15 +20,15 @@ from jaxgen.learner import Scalars, first_state, joint_step
 from jaxgen.metrics.accumulators import Mean
 from jaxgen.noise import numbered
 from jaxgen.objective import Metrics
+from jaxgen.objectives import denoising_preview
 from jaxgen.objectives.denoising import Denoising
+from jaxgen.objectives.denoising_preview import STRIPS
 from jaxgen.pictures import previews
-from jaxgen.pictures.panels import Panels, Picture
-from jaxgen.pictures.pixels import grey_to_rgb
+from jaxgen.pictures.panels import Picture
 from jaxgen.state import State
 from jaxgen.typing import Batch, Condition, Spec, Tree
 
 MEASURED = 8  # noise levels at which test images are mapped to the ends of their paths
-STRIPS = 4  # test images that are shown at all of them
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -168,15 +168,8 @@ class ConsistencyTuning(Denoising):
         return {
             "samples": previews.grid(self._draw(state, start, keys, asked, self.sampling), self.side),
             "one_evaluation": previews.grid(self._draw(state, start, keys, asked, once.sampling), self.side),
-            "ends": self._strip(state, ends, levels),
+            "ends": denoising_preview.strip(ends, levels, functools.partial(self.seen, state)),
         }
-
-    def _strip(self, state: State, ends: list[Float[Array, "b *s"]], levels: list[float]) -> Panels:
-        columns = tuple(f"σ = {level:.2g}" for level in levels)
-        if ends[0].ndim == 2:
-            return previews.on_plane(ends, columns)
-        rows = grey_to_rgb(jnp.clip(self.seen(state, jnp.concatenate(ends)), -1.0, 1.0))
-        return Panels(images=rows.reshape(len(ends), -1, *rows.shape[1:]).swapaxes(0, 1), columns=columns)
 
     def _pairs(self, t: Float[Array, " b"], step: Int[Array, ""]) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
         """Return the noise levels of both points, sigma of the farther and r of the nearer."""

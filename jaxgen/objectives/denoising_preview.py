@@ -39,8 +39,8 @@ def pictures(
     reverse = [_scaled(trajectory[i], float(sigmas[i]), spread) for i in places]
     return {
         "samples": previews.grid(samples, side),
-        "forward": _strip(forward, shown[::-1], seen),
-        "reverse": _strip(reverse, shown, seen),
+        "forward": strip(forward, shown[::-1], seen),
+        "reverse": strip(reverse, shown, seen),
         "error": Curves(
             x=jnp.array(errors[0]),
             y=errors[1][None],
@@ -61,7 +61,7 @@ def _scaled(x: Array, sigma: float, spread: float) -> Array:
     return x * spread if np.isinf(sigma) else x / np.float32(np.sqrt(1.0 + (sigma / spread) ** 2))
 
 
-def _strip(levels: Sequence[Float[Array, "b *s"]], sigmas: Sequence[float], seen: Seen) -> Panels:
+def strip(levels: Sequence[Float[Array, "b *s"]], sigmas: Sequence[float], seen: Seen) -> Panels:
     """Lay out the same few images, or all points, at each noise level, from left to right."""
     columns = tuple(f"σ = {sigma:.2g}" for sigma in sigmas)
     if levels[0].ndim == 2:

@@ -8,13 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from jaxgen.diffusion import quantities
 from jaxgen.diffusion.likelihood import log_likelihood
-from jaxgen.diffusion.noise_distributions import NoiseDistribution, log_snr_slope
-from jaxgen.diffusion.path import ratio
+from jaxgen.diffusion.noise_distributions import NoiseDistribution, log_snr_slope, middles
 from jaxgen.diffusion.sampling import Sampling
 from jaxgen.diffusion.sampling_schedules import Rho
 from jaxgen.diffusion.solvers import Trajectory
@@ -147,7 +145,7 @@ class Diffusion(Denoising):
             return error, self._weighted(own, error, t, u)
 
         errors, losses = jax.lax.map(at, jnp.arange(MEASURED))
-        names = [f"error_at_{level:.3g}" for level in self._measured()]
+        names = [f"error_at_{level:.3g}" for level in middles(self.noise_distribution, self.path, MEASURED)]
         named = {name: Mean.of(error, batch["valid"]) for name, error in zip(names, errors, strict=True)}
         return {"loss": Mean.of(losses.mean(0), batch["valid"]), **named}
 
@@ -210,7 +208,7 @@ class Diffusion(Denoising):
         samples, steps = self._draw(state, noise, keys, asked, None, trace=True)
         assert steps is not None
         sums = self.evaluate(state, {**batch, "valid": jnp.ones(len(x0), bool)}, key)
-        levels = self._measured()
+        levels = middles(self.noise_distribution, self.path, MEASURED)
         error = jnp.stack([sums[f"error_at_{level:.3g}"].total for level in levels]) / len(x0)
         return denoising_preview.pictures(
             self.seen(state, samples),
@@ -237,12 +235,6 @@ class Diffusion(Denoising):
         alpha, sigma = self.path.alpha(t), self.path.sigma(t)
         slope = log_snr_slope(self.noise_distribution, u, self.path)
         return self.weighting.loss(params, error, self.prediction.out(alpha, sigma), alpha, sigma, slope)
-
-    def _measured(self) -> list[float]:
-        """Noise / signal of the levels at which errors are measured: the middles of equal shares of the training's."""
-        with jax.ensure_compile_time_eval(), jax.transfer_guard("allow"):
-            t = self.noise_distribution.at((jnp.arange(MEASURED) + 0.5) / MEASURED, self.path)
-        return ratio(self.path, np.asarray(t)).tolist()
 
     def _draw(
         self,

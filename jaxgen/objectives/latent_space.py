@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from jaxgen.errors import UserError
 from jaxgen.learner import Learner
 from jaxgen.nn.interfaces import Autoencoder, require
+from jaxgen.objectives.moments import drawn
 from jaxgen.state import Net
 from jaxgen.typing import Batch, Spec
 
@@ -63,8 +64,7 @@ class LatentSpace:
         self, variables: Any, moments: Float[Array, "b i j m"], noise: Float[Array, "b i j k"] | None
     ) -> Float[Array, "b i j k"]:
         """Return latents drawn from their distributions, or without noise their means, as a denoiser sees them."""
-        mean, log_variance = jnp.split(moments, 2, axis=-1)
-        latent = mean if noise is None else mean + jnp.exp(0.5 * log_variance) * noise
+        latent = drawn(moments, noise)
         where = variables["latent"]
         return (latent - where["mean"][None, None, None]) / where["std"][None, None, None]
 

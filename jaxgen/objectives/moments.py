@@ -5,7 +5,7 @@ Moments f32[b i j 2c] are c means, then the logarithms of c variances.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float
 
 from jaxgen.typing import Tree
 
@@ -14,10 +14,10 @@ MEMORY = 1000  # steps over which mean and deviation are averaged
 Moments = Float[Array, "b i j m"]
 
 
-def drawn(moments: Moments, key: PRNGKeyArray) -> Float[Array, "b i j c"]:
-    """Draw a latent from each distribution."""
+def drawn(moments: Moments, noise: Float[Array, "b i j c"] | None) -> Float[Array, "b i j c"]:
+    """Return the latents that standard normal noise draws from the distributions, or without noise their means."""
     mean, log_variance = jnp.split(moments, 2, axis=-1)
-    return mean + jnp.exp(0.5 * log_variance) * jax.random.normal(key, mean.shape)
+    return mean if noise is None else mean + jnp.exp(0.5 * log_variance) * noise
 
 
 def kl(moments: Moments) -> Float[Array, " b"]:

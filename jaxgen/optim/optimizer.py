@@ -58,20 +58,11 @@ class Adam:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RAdam:
+class RAdam(Adam):
     """Adam that steps by momentum alone until its second moment has seen enough (rectified Adam, arXiv:1908.03265).
 
-    It needs no warm-up of the learning rate; weight decay is decoupled.
+    It needs no warm-up of the learning rate.
     """
-
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
-
-    def __post_init__(self) -> None:
-        check_field(self, "b1", 0 <= self.b1 < 1, SHARE)
-        check_field(self, "b2", 0 <= self.b2 < 1, SHARE)
-        check_field(self, "eps", 0 <= self.eps < math.inf, "0 or more")
 
     def direction(self, decay: optax.GradientTransformation, steps: int) -> optax.GradientTransformation:
         del steps
