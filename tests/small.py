@@ -275,10 +275,11 @@ def by_descent(experiment: Experiment) -> Experiment:
 
 
 # Configs whose nets another config has too: what takes minutes to compile is compiled once for each net. (pictures_:
-# test_first_day.py trains them.)
+# test_first_day.py trains them; of text to image and autoencoders the emoji configs have the same nets, smaller.)
 REPEATED = re.compile(
     "scenes_fcn16s|scenes_fcn32s|digits_ect|"
     "digits_flow|digits_ddpm|diffusion/digits_conditional|gan/digits_conditional|ring8|"
+    "kl_f8|sd15|sd3|"
     "sit_xl2|cifar10_r3gan|stacked_digits|cifar10_edm|ffhq256_r3gan|imagenet_resnet50|pets_unet|voc_fcn8s|pictures_"
 )
 

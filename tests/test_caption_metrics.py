@@ -90,7 +90,7 @@ def test_what_cannot_be_read_is_refused(people):
         has_density=False,
         model="M",
     )
-    with pytest.raises(UserError, match="square pictures in RGB, and not 16x32x3"):
+    with pytest.raises(UserError, match="square pictures in RGB, not with 16x32x3"):
         EmojiPeopleRead().check(outlook)
     with pytest.raises(UserError, match="two test examples"):
         Retrieval().check(dataclasses.replace(outlook, rows={"train": 4, "test": 1}))

@@ -16,7 +16,7 @@ from jaxgen.diffusion.solvers import Solver
 
 
 def values(belongs: Callable[[type], bool]) -> dict[str, type]:
-    """The frozen dataclasses of the package that can be made, and belong."""
+    """The public frozen dataclasses of the package that can be made, and belong."""
     modules = [
         importlib.import_module(f"jaxgen.diffusion.{module.name}")
         for module in pkgutil.iter_modules(jaxgen.diffusion.__path__)
@@ -25,7 +25,8 @@ def values(belongs: Callable[[type], bool]) -> dict[str, type]:
         name: item
         for module in modules
         for name, item in vars(module).items()
-        if inspect.isclass(item)
+        if not name.startswith("_")
+        and inspect.isclass(item)
         and item.__module__ == module.__name__
         and dataclasses.is_dataclass(item)
         and not inspect.isabstract(item)

@@ -83,7 +83,7 @@ def test_init_has_the_shapes_that_eval_shape_tells(make):
     assert all(jax.tree.leaves(same))
 
 
-@each_but("gan", "autoencoder")
+@each_but("gan", "autoencoder", "text_to_image")
 def test_ten_steps_are_traced_once(make):
     experiment = make()
     traces = []
@@ -100,7 +100,7 @@ def test_ten_steps_are_traced_once(make):
     assert len(traces) == 1
 
 
-@each_but("gan", "segmentation", "autoencoder", "text_to_image")
+@each_but("gan", "segmentation", "autoencoder", "consistency", "text_to_image")
 @pytest.mark.parametrize("layout", ["fsdp x tensor", *SLOW[:2], SLOW[3]])  # the first holds what the others do
 def test_devices_and_rules_change_nothing_but_rounding(make, layout):
     one, one_losses = run(assemble(by_descent(make())), None, 0, 5)
@@ -116,7 +116,7 @@ def test_devices_and_rules_change_nothing_but_rounding(make, layout):
         assert np.abs(np.asarray(a) - b).max() <= near * max(np.abs(a).max(), least), path
 
 
-@each
+@each_but("autoencoder", "text_to_image")
 @pytest.mark.parametrize("layout", ["1", SLOW[2]])
 def test_restoring_and_going_on_is_going_straight_on(make, layout, tmp_path):
     prog = assemble(make(), layout)
@@ -202,7 +202,7 @@ def test_bfloat16_computes_and_keeps_float32(make):
     assert {leaf.dtype for _, leaf in tree.leaves(params)} == {jnp.dtype("float32")}
 
 
-@each
+@each_but("text_to_image")
 def test_previews_are_pictures(make):
     prog = assemble(make())
     test_set = prog.experiment.test.source.open()
