@@ -191,6 +191,7 @@ class SampleEvaluator:
     ) -> None:
         self._program, self._state, self._guide, self._stop, self._hear = program, state, guide, stop, hear
         self._sets = {"train": train_set, "test": test_set}
+        self._drawn: tuple[tuple[int, Split | None], Samples] | None = None  # and how asked for
         self._labels: dict[Split, np.ndarray | None] = {}  # of the splits whose rows were read
         # Samples have the shape of the test examples, whatever training crops.
         element = batches.DataSpec.of(test_set, program.experiment.test.transforms)
@@ -203,13 +204,17 @@ class SampleEvaluator:
 
         With `like` they are asked for what the examples of that split have: for its classes, as often as it has them.
         """
+        if self._drawn is not None and self._drawn[0] == (n, like):
+            return self._drawn[1]
         numbers = np.arange(n)
         condition = self._asked(numbers, like)
         images = draw_batches(
             self._sampled, self._state, numbers, self._program.experiment.seed,
             condition=condition, guide=self._guide, stop=self._stop,
         )  # fmt: skip
-        return Samples(self._whole(images, "samples", n), condition.get("label"))
+        samples = Samples(self._whole(images, "samples", n), condition.get("label"))
+        self._drawn = (n, like), samples
+        return samples
 
     def _asked(self, numbers: np.ndarray, like: Split | None) -> Asked:
         if like is None:

@@ -1,8 +1,8 @@
 """What an objective is: the one thing in which a classifier, an FCN, a GAN and a diffusion model differ.
 
 `Objective` is all that training asks for. What else some objectives can do is a small Protocol of its own: `Predictive`
-maps images, `Generative` makes samples, `Density` knows likelihoods, `Preparable` has work that is done once for all,
-`Diagnosing` warns. Nobody asks an objective for anything that is not named here.
+maps images, `Generative` makes samples, `Editable` changes pictures, `Density` knows likelihoods, `Preparable` has work
+that is done once for all, `Diagnosing` warns. Nobody asks an objective for anything that is not named here.
 """
 
 from collections.abc import Callable, Mapping

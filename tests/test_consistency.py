@@ -124,7 +124,7 @@ def test_the_distance_is_a_length_with_a_finite_gradient() -> None:
 )
 def test_without_noise_f_is_the_identity_and_with_little_noise_nearly_so(path: Any, prediction: Any) -> None:
     objective = tuning(Dropping(), path=path, prediction=prediction)
-    net = objective._net(objective.init(jax.random.key(0), spec()), {})
+    net = objective.fixed_net(objective.init(jax.random.key(0), spec()), {})
     x = points(6)["image"]
     sigma = jnp.array([0.0, 0.0, 1e-4, 1e-3, 0.5, 2.0])
     end, _ = objective._jump(net, x, sigma)

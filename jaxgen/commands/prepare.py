@@ -1,5 +1,6 @@
 """`jaxgen prepare`: let a config's frozen nets see each example once, and keep what they make of it."""
 
+import itertools
 import math
 import pathlib
 import sys
@@ -49,7 +50,7 @@ def run(prog: str, arguments: list[str]) -> None:
             first = next(rows)
             size = sum(2 * math.prod(x.shape[1:]) for x in first.values()) * len(opened[name])
             check_space(args.out, size)
-            prepared.write(opened[name], args.out / name, _chained(first, rows))
+            prepared.write(opened[name], args.out / name, itertools.chain([first], rows))
             written[name] = {"examples": len(opened[name]), "arrays": sorted(first), "bytes": size}
             made = f"{', '.join(sorted(first))} of {len(opened[name]):,} examples, {in_words(size)}"
             lines.append(f"{args.out / name}: {made}")
@@ -81,8 +82,3 @@ def _rows(
         indices = range(begin, min(begin + size, len(examples)))
         rows = batches.rows_at(examples, pipeline.transforms, indices)
         yield from batch_by_batch(program.mesh, lambda batch: made(state, batch), rows, size=size)
-
-
-def _chained(first: dict[str, np.ndarray], rest: Iterator[dict[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
-    yield first
-    yield from rest

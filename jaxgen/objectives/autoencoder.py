@@ -22,6 +22,7 @@ from jaxgen.metrics import reconstruction
 from jaxgen.metrics.accumulators import Mean
 from jaxgen.nn.interfaces import Autoencoder, Discriminator, require
 from jaxgen.objective import Forward, Image, Metrics, TotalSteps
+from jaxgen.objectives.checks import check_divides
 from jaxgen.objectives.moments import drawn, kl, measured
 from jaxgen.objectives.perceptual import Perceptual
 from jaxgen.pictures.panels import Panels
@@ -107,11 +108,7 @@ class Autoencoding:
                 raise UserError(f"--objective.{name}.optimizer is None, but it is to learn; give it one")
         module: Any = self.net.module
         shape = spec["image"].shape[1:]
-        if len(shape) != 3 or shape[0] % module.factor or shape[1] % module.factor:
-            raise UserError(
-                f"the autoencoder maps {module.factor}×{module.factor} pixels to one place of a latent, which does not "
-                f"divide images of {'×'.join(map(str, shape))}; resize or crop them"
-            )
+        check_divides(module.factor, shape)
         image = jax.eval_shape(lambda: blank(spec))
         made, variables = jax.eval_shape(lambda x: module.init_with_output(jax.random.key(0), x, train=False), image)
         if made.shape[1:] != shape:

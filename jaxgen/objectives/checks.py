@@ -23,6 +23,15 @@ def check_labels(name: str, net_classes: int, spec: Spec, classes: tuple[str, ..
         raise UserError(f"the {name} has {net_classes} classes, but the data has {len(classes)}: {listed}…")
 
 
+def check_divides(factor: int, shape: tuple[int, ...]) -> None:
+    """Raise UserError unless an autoencoder, which makes one place of factor×factor pixels, divides images' sides."""
+    if len(shape) != 3 or shape[0] % factor or shape[1] % factor:
+        raise UserError(
+            f"the autoencoder maps {factor}×{factor} pixels to one place of a latent, which does not divide images of "
+            f"{'×'.join(map(str, shape))}; resize or crop them"
+        )
+
+
 def check_outputs(module: nn.Module, spec: Spec, classes: tuple[str, ...]) -> None:
     """Raise UserError unless the net has one output for each class, or a single one for two."""
     if len(classes) < 2:

@@ -17,18 +17,15 @@ from jaxgen.diffusion.sampling import Sampling
 from jaxgen.diffusion.sampling_schedules import Given, SamplingSchedule
 from jaxgen.errors import UserError, check_field
 from jaxgen.learner import Scalars, first_state, joint_step
-from jaxgen.metrics.accumulators import Mean
 from jaxgen.noise import numbered
 from jaxgen.objective import Metrics
 from jaxgen.objectives import denoising_preview
-from jaxgen.objectives.denoising import Denoising
+from jaxgen.objectives.denoising import MEASURED, Denoising
 from jaxgen.objectives.denoising_preview import STRIPS
 from jaxgen.pictures import previews
 from jaxgen.pictures.panels import Picture
 from jaxgen.state import State
 from jaxgen.typing import Batch, Condition, Spec, Tree
-
-MEASURED = 8  # noise levels at which test images are mapped to the ends of their paths
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,12 +98,7 @@ class ConsistencyTuning(Denoising):
         def loss(params: Tree, stats: Tree, rows: Tree, key: PRNGKeyArray) -> tuple[Array, tuple[Tree, Scalars]]:
             x0 = self.clean(params, stats, rows)
             condition, moved_texts = self.asked_in_training(params, stats, rows, key)
-
-            # The same key both times, and so the same dropout.
-            def net(z: Array, noise: Array) -> tuple[Array, Tree]:
-                output, _, moved = self.net.train(params["net"], stats["net"], key, z, noise, condition)
-                return output, moved
-
+            net = self.net_in_training(params, stats, condition, key)
             apart, end, moved = self._apart(net, x0, rows["eps"], rows["sigma"], rows["r"])
             error = jnp.square(end - x0).mean()
             weighted = per_gap(apart, rows["sigma"], rows["r"])
@@ -122,21 +114,14 @@ class ConsistencyTuning(Denoising):
         For images under much noise that error is no fault: the end of a path is one of many images.
         """
         x0 = self.means(state, batch)
-        # The noise of a row is a function of its place in the data, in any batch.
-        keys = numbered(key, batch["index"])
-        net = self._net(state, self.asked(state, batch)[0])
+        net = self.fixed_net(state, self.asked(state, batch)[0])
 
-        def at(j: Int[Array, ""]) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
-            eps = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, j), x0.shape[1:]))(keys)
-            u = jnp.full(x0.shape[:1], (j + 0.5) / MEASURED)
+        def at(eps: Array, u: Array) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
             sigma, r = self._pairs(self.noise_distribution.at(u, self.path), state.step)
             apart, end, _ = self._apart(net, x0, eps, sigma, r)
             return jnp.square(end - x0).mean(tuple(range(1, x0.ndim))), per_gap(apart, sigma, r)
 
-        errors, losses = jax.lax.map(at, jnp.arange(MEASURED))
-        names = [f"error_at_{level:.3g}" for level in middles(self.noise_distribution, self.path, MEASURED)]
-        named = {name: Mean.of(error, batch["valid"]) for name, error in zip(names, errors, strict=True)}
-        return {"loss": Mean.of(losses.mean(0), batch["valid"]), **named}
+        return self.errors(batch, x0, key, self.noise_distribution, at)
 
     def generate(
         self,
@@ -159,7 +144,7 @@ class ConsistencyTuning(Denoising):
         once = dataclasses.replace(self, schedule=Given(levels=(float(self.schedule.sigmas(self.path)[0]), 0.0)))
         few = jax.tree.map(lambda x: x[:STRIPS], {"x0": x0, "asked": self.asked(state, batch)[0]})
         eps = jax.random.normal(k_noise, few["x0"].shape)
-        net = self._net(state, few["asked"])
+        net = self.fixed_net(state, few["asked"])
         levels = middles(self.noise_distribution, self.path, MEASURED)
         ends = []
         for level in levels:
@@ -188,9 +173,6 @@ class ConsistencyTuning(Denoising):
         end, more = self._jump(net, x0 + by_row(sigma, x0) * eps, sigma)
         target, _ = self._jump(net, x0 + by_row(r, x0) * eps, r)
         return distance(end, jax.lax.stop_gradient(target), self.flat), end, more
-
-    def _net(self, state: State, condition: Condition) -> NetWithMore:
-        return lambda z, noise: (self.net.infer(state.nets["net"], z, noise, condition), None)
 
     def _draw(
         self, state: State, noise: Float[Array, "b *z"], keys: Key[Array, " b"], condition: Condition, how: Sampling

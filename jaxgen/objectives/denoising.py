@@ -1,23 +1,25 @@
 """What every objective with a denoiser has: its net, what it is asked for, and what it denoises, pixels or latents."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
-from jaxgen.diffusion.denoiser import Denoise, denoiser
+from jaxgen.diffusion.denoiser import Denoise, NetWithMore, denoiser
 from jaxgen.diffusion.guidance import Conditioned
+from jaxgen.diffusion.noise_distributions import NoiseDistribution, middles
 from jaxgen.diffusion.path import Path
 from jaxgen.diffusion.predictions import Prediction
 from jaxgen.errors import UserError, check_field
 from jaxgen.learner import Learner, first_state
+from jaxgen.metrics.accumulators import Mean
 from jaxgen.nn.conditioning import one_hot
 from jaxgen.nn.interfaces import Denoiser, require
-from jaxgen.noise import normal
-from jaxgen.objective import TotalSteps
+from jaxgen.noise import normal, numbered
+from jaxgen.objective import Metrics, TotalSteps
 from jaxgen.objectives import text as texts
 from jaxgen.objectives.checks import check_labels
 from jaxgen.objectives.latent_space import LatentSpace, variables
@@ -25,6 +27,11 @@ from jaxgen.objectives.text import Text
 from jaxgen.pictures.pixels import to_float
 from jaxgen.state import Net, State
 from jaxgen.typing import Batch, Condition, Spec, Tree
+
+MEASURED = 8  # noise levels at which the test error is measured
+
+# noise f32[b *s], share of the draws f32[b] -> the error, and the loss, of each row
+AtLevel = Callable[[Array, Array], tuple[Float[Array, " b"], Float[Array, " b"]]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,6 +145,15 @@ class Denoising:
             rows |= texts.dropped(self.text, batch, drop, k_drop)
         return rows
 
+    def net_in_training(self, params: Tree, stats: Tree, condition: Condition, key: PRNGKeyArray) -> NetWithMore:
+        """Return the net of a step, with its new stats; calls with one key have the same dropout."""
+
+        def net(z: Array, noise: Array) -> tuple[Array, Tree]:
+            output, _, moved = self.net.train(params["net"], stats["net"], key, z, noise, condition)
+            return output, moved
+
+        return net
+
     def clean(self, params: Tree, stats: Tree, rows: Tree) -> Float[Array, "b *s"]:
         """Return what is denoised, without noise, of a step's rows."""
         if self.latent is None:
@@ -166,6 +182,29 @@ class Denoising:
             return asked, null
         own, none = texts.encode(self.text, guide.nets, batch)
         return texts.with_guides(asked, own), texts.with_guides(null, none)
+
+    def fixed_net(self, state: State, condition: Condition) -> NetWithMore:
+        """Return the state's net for a condition, with nothing more."""
+        return lambda z, noise: (self.net.infer(state.nets["net"], z, noise, condition), None)
+
+    def errors(
+        self, batch: Batch, x0: Float[Array, "b *s"], key: PRNGKeyArray, levels: NoiseDistribution, at: AtLevel
+    ) -> Metrics:
+        """Average, over the valid rows, the error at eight noise levels by name, and the loss of all.
+
+        `at` maps noise f32[b *s] and a share of the draws, f32[b], to the error and the loss of each row.
+        """
+        # The noise of a row is a function of its place in the data, in any batch.
+        keys = numbered(key, batch["index"])
+
+        def one(j: Int[Array, ""]) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
+            eps = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, j), x0.shape[1:]))(keys)
+            return at(eps, jnp.full(x0.shape[:1], (j + 0.5) / MEASURED))
+
+        errors, losses = jax.lax.map(one, jnp.arange(MEASURED))
+        names = [f"error_at_{level:.3g}" for level in middles(levels, self.path, MEASURED)]
+        named = {name: Mean.of(error, batch["valid"]) for name, error in zip(names, errors, strict=True)}
+        return {"loss": Mean.of(losses.mean(0), batch["valid"]), **named}
 
     def denoise(self, state: State, asked: Condition) -> Denoise:
         """Return the state's denoiser for a condition, as the net takes it."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from jaxgen.diffusion import quantities
 from jaxgen.diffusion.likelihood import log_likelihood
@@ -19,18 +19,15 @@ from jaxgen.diffusion.solvers import Trajectory
 from jaxgen.diffusion.weighting import Unweighted, Weighting
 from jaxgen.errors import UserError
 from jaxgen.learner import Learner, Scalars, first_state, joint_step
-from jaxgen.metrics.accumulators import Mean
 from jaxgen.noise import numbered
 from jaxgen.objective import Metrics
 from jaxgen.objectives import denoising_preview
-from jaxgen.objectives.denoising import Denoising
+from jaxgen.objectives.denoising import MEASURED, Denoising
 from jaxgen.objectives.editing import edited, inverted
 from jaxgen.optim.muon import Muon
 from jaxgen.pictures.panels import Picture
 from jaxgen.state import State
 from jaxgen.typing import Batch, Condition, Spec, Tree
-
-MEASURED = 8  # noise levels at which the test error is measured
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,11 +111,7 @@ class Diffusion(Denoising):
         def loss(params: Tree, stats: Tree, rows: Tree, key: PRNGKeyArray) -> tuple[Array, tuple[Tree, Scalars]]:
             x0 = self.clean(params, stats, rows)
             condition, moved_texts = self.asked_in_training(params, stats, rows, key)
-
-            def net(z: Array, noise: Array) -> tuple[Array, Tree]:
-                output, _, moved = self.net.train(params["net"], stats["net"], key, z, noise, condition)
-                return output, moved
-
+            net = self.net_in_training(params, stats, condition, key)
             error, moved = self._error(net, x0, rows["eps"], rows["t"])
             weighted = self._weighted(params.get("weighting", {}), error, rows["t"], rows["u"])
             return weighted.mean(), ({**stats, **moved_texts, "net": moved}, {"error": error.mean()})
@@ -130,24 +123,15 @@ class Diffusion(Denoising):
     def evaluate(self, state: State, batch: Batch, key: PRNGKeyArray) -> Metrics:
         """Sum, over the valid rows, the weighted loss and the squared error at eight noise levels."""
         x0 = self.means(state, batch)
-        # The noise of a row is a function of its place in the data, in any batch.
-        keys = numbered(key, batch["index"])
-        condition = self.asked(state, batch)[0]
+        net = self.fixed_net(state, self.asked(state, batch)[0])
         own = state.nets["weighting"].best_params if "weighting" in state.nets else {}
 
-        def at(j: Int[Array, ""]) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
-            eps = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, j), x0.shape[1:]))(keys)
-            u = jnp.full(x0.shape[:1], (j + 0.5) / MEASURED)
+        def at(eps: Array, u: Array) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
             t = self.noise_distribution.at(u, self.path)
-            error, _ = self._error(
-                lambda z, noise: (self.net.infer(state.nets["net"], z, noise, condition), None), x0, eps, t
-            )
+            error, _ = self._error(net, x0, eps, t)
             return error, self._weighted(own, error, t, u)
 
-        errors, losses = jax.lax.map(at, jnp.arange(MEASURED))
-        names = [f"error_at_{level:.3g}" for level in middles(self.noise_distribution, self.path, MEASURED)]
-        named = {name: Mean.of(error, batch["valid"]) for name, error in zip(names, errors, strict=True)}
-        return {"loss": Mean.of(losses.mean(0), batch["valid"]), **named}
+        return self.errors(batch, x0, key, self.noise_distribution, at)
 
     def generate(
         self,
@@ -247,7 +231,6 @@ class Diffusion(Denoising):
         trace: bool,
     ) -> tuple[Float[Array, "b *s"], Trajectory | None]:
         """Let the solver follow the state's net from noise to data; see `Sampling.run`."""
-
         asked, null = self.asked_of_both(state, guide, condition)
         return self.sampling.run(
             self.conditioned(state),

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from jaxgen.errors import UserError
 from jaxgen.learner import Learner
 from jaxgen.nn.interfaces import Autoencoder, require
+from jaxgen.objectives.checks import check_divides
 from jaxgen.objectives.moments import drawn
 from jaxgen.state import Net
 from jaxgen.typing import Batch, Spec
@@ -37,12 +38,7 @@ class LatentSpace:
     def check(self, spec: Spec) -> None:
         """Raise UserError where the images have no latents."""
         require(self._net, Autoencoder, "latent.autoencoder")
-        height, width, *channels = spec["image"].shape[1:]
-        if not channels or height % self._net.factor or width % self._net.factor:
-            raise UserError(
-                f"the autoencoder maps {self._net.factor}×{self._net.factor} pixels to one place of a latent, which "
-                f"does not divide images of {'×'.join(map(str, spec['image'].shape[1:]))}; resize or crop them"
-            )
+        check_divides(self._net.factor, spec["image"].shape[1:])
         wanted = (*self.shape(spec["image"].shape[1:])[:2], 2 * self._net.channels)
         if "latent" in spec and spec["latent"].shape[1:] != wanted:
             raise UserError(
