@@ -1,7 +1,8 @@
 """An autoencoder of emoji: 32×32 pixels in colour become 8×8 places of 8 numbers, and come back.
 
 Result: psnr 32.5, ssim 0.973 on the test split, whose subjects are new (on held_out 33.2 and 0.989), after 47 min on
-one CPU core that had other work too (uv run train.py configs/autoencoder/emoji_f4.py); psnr 30.0 after a sixth of it
+2 CPU cores that had other work too, 27 min of CPU time (uv run train.py configs/autoencoder/emoji_f4.py); a sixth of
+it gave psnr 30.0
 
 Its weights come with jaxgen, as `EmojiF4` of jaxgen/weights/shipped.py: 1.9 MB. One resolution does it all: a patch of
 4×4 pixels is one cell from the first convolution on, which costs less than a level of 16×16 cells, and in trials of a
