@@ -20,20 +20,27 @@ from jaxgen.experiment import Experiment
 from jaxgen.learner import Learner
 from jaxgen.metrics.emoji_people import EmojiPeopleRead
 from jaxgen.metrics.retrieval import Retrieval
+from jaxgen.models import mmdit, text_transformer
 from jaxgen.models.mmdit import MMDiT
 from jaxgen.models.text_transformer import TextTransformer
 from jaxgen.objectives.diffusion import Diffusion
 from jaxgen.objectives.latent_space import LatentSpace
 from jaxgen.objectives.text import Text
 from jaxgen.optim.ema import HalfLifeEma
-from jaxgen.optim.optimizer import Optimizer
+from jaxgen.optim.muon import Axes, Muon
+from jaxgen.optim.optimizer import Adam, Optimizer
 from jaxgen.optim.schedules import Cosine
 from jaxgen.weights.shipped import EMOJI_F4, EmojiF4
 
 LENGTH, VOCABULARY = 16, 2048  # tokens of a caption, and ids, of which the training captions have 1,708
 TOKENS = Tokenize(tokenizer=Words(source=Emoji(split="train"), length=LENGTH))
-OPTIMIZER = Optimizer(learning_rate=Cosine(peak=2e-3), clip=1.0)
-AVERAGES = (HalfLifeEma(steps=100.0),)
+
+
+def learner(module: nn.Module, axes: Axes) -> Learner:
+    """A net moved by Muon, which took a third of Adam's steps here; `axes`: of its kernels."""
+    method = Muon(axes=axes, adam=Adam(b2=0.99))
+    optimizer = Optimizer(learning_rate=Cosine(peak=3e-3), method=method, clip=1.0)
+    return Learner(module=module, optimizer=optimizer, ema=(HalfLifeEma(steps=100.0),))
 
 
 def emoji(objective: Diffusion) -> Experiment:
@@ -52,12 +59,12 @@ def emoji(objective: Diffusion) -> Experiment:
     )
 
 
-def denoiser(module: nn.Module) -> Diffusion:
+def denoiser(module: nn.Module, axes: Axes) -> Diffusion:
     """A rectified flow on latents, for texts that an encoder learns to read with it."""
     reader = TextTransformer(vocabulary=VOCABULARY, length=LENGTH, width=128, depth=2, heads=4)
     return Diffusion(
-        net=Learner(module=module, optimizer=OPTIMIZER, ema=AVERAGES),
-        text=(Text(encoder=Learner(module=reader, optimizer=OPTIMIZER, ema=AVERAGES)),),
+        net=learner(module, axes),
+        text=(Text(encoder=learner(reader, text_transformer.AXES)),),
         latent=LatentSpace(autoencoder=Learner(module=EMOJI_F4, weights=EmojiF4())),
         path=Flow(),
         prediction=Direct(quantity=Velocity(), time_scale=10.0),
@@ -69,4 +76,4 @@ def denoiser(module: nn.Module) -> Diffusion:
 
 
 def config() -> Experiment:
-    return emoji(denoiser(MMDiT(width=128, depth=6, heads=4)))
+    return emoji(denoiser(MMDiT(width=128, depth=6, heads=4), mmdit.AXES))

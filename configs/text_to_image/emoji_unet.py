@@ -3,10 +3,10 @@
 Result: unverified
 """
 
-from configs.text_to_image import emoji_mmdit
+from configs.text_to_image.emoji_mmdit import denoiser, emoji
 from jaxgen.experiment import Experiment
-from jaxgen.models.text_unet import TextUNet
+from jaxgen.models.text_unet import AXES, TextUNet
 
 
 def config() -> Experiment:
-    return emoji_mmdit.emoji(emoji_mmdit.denoiser(TextUNet(model_channels=48, multipliers=(1, 2), groups=16)))
+    return emoji(denoiser(TextUNet(model_channels=48, multipliers=(1, 2), groups=16), AXES))

@@ -52,6 +52,13 @@ TEXT_UNET = ByPath(
 """Tensor parallelism: devices share heads, hidden channels of the MLPs and of the residual blocks, so that one sum over
 the devices ends each branch (Megatron-LM, arXiv:1909.08053, section 3)."""
 
+AXES = (
+    (r"/(qkv|query|kv)/kernel$", "inoo"),
+    (r"/layer\d+/up/kernel$", "ino"),
+)
+"""Which axes of the attention's and the gated MLPs' kernels are inputs and outputs, for `Muon`: queries, keys, values,
+gates and hidden values are matrices of their own."""
+
 
 class Layer(nn.Module):
     """Self-attention, attention to the text and a gated MLP: residual branches, normalised first."""

@@ -14,6 +14,7 @@ from jaxgen.optim.transforms import check_found
 from jaxgen.typing import Tree
 
 OURS, OTHERS = "muon", "adam"  # the two parts of the state
+Axes = tuple[tuple[str, str], ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class Muon:
     """Regular expression: Muon moves the parameters of two or more axes whose path it finds."""
     left_to_adam: str = ""
     """Regular expression: of these, what Adam moves all the same, such as a first and a last layer; empty: nothing."""
-    axes: tuple[tuple[str, str], ...] = ()
+    axes: Axes = ()
     """(regular expression, letters) pairs for other kernels than [in out] and [h w in out], a letter an axis: "i" for
     inputs, "o" for outputs, "n" where each entry is a matrix of its own. The first that finds a path and has as many
     letters as that parameter has axes; a stack of layers [depth in out] is "nio". `AXES` of models/dit.py are DiT's."""
