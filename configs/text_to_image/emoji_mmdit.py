@@ -39,7 +39,7 @@ TOKENS = Tokenize(tokenizer=Words(source=Emoji(split="train"), length=LENGTH))
 def learner(module: nn.Module, axes: Axes) -> Learner:
     """A net moved by Muon, which took a third of Adam's steps here; `axes`: of its kernels."""
     method = Muon(axes=axes, adam=Adam(b2=0.99))
-    optimizer = Optimizer(learning_rate=Cosine(peak=3e-3), method=method, clip=1.0)
+    optimizer = Optimizer(learning_rate=Cosine(peak=6e-3), method=method, clip=1.0)
     return Learner(module=module, optimizer=optimizer, ema=(HalfLifeEma(steps=100.0),))
 
 
@@ -50,11 +50,11 @@ def emoji(objective: Diffusion) -> Experiment:
         train=Pipeline(source=Emoji(split="train"), transforms=(TOKENS,)),
         test=Pipeline(source=Emoji(split="held_out"), transforms=(TOKENS,)),
         metrics=(Retrieval(), EmojiPeopleRead()),
-        steps=3000,
+        steps=1700,
         batch_size=64,
         test_batch_size=96,
         log_every=50,
-        preview_every=1000,
+        preview_every=850,
         checkpoint_every=500,
     )
 
