@@ -50,11 +50,11 @@ def emoji(objective: Diffusion) -> Experiment:
         train=Pipeline(source=Emoji(split="train"), transforms=(TOKENS,)),
         test=Pipeline(source=Emoji(split="held_out"), transforms=(TOKENS,)),
         metrics=(Retrieval(), EmojiPeopleRead()),
-        steps=1700,
+        steps=1400,
         batch_size=64,
         test_batch_size=96,
         log_every=50,
-        preview_every=850,
+        preview_every=700,
         checkpoint_every=500,
     )
 
