@@ -15,8 +15,9 @@ from safetensors.numpy import save_file
 
 from jaxgen import tree
 from jaxgen.errors import UserError
-from jaxgen.models.text_unet import SD1, TEXT_UNET, TextUNet
+from jaxgen.models.text_unet import AXES, SD1, TEXT_UNET, TextUNet
 from jaxgen.nn.interfaces import Denoiser, require
+from jaxgen.optim.muon import Muon
 from jaxgen.parallel.mesh import MeshShape
 from jaxgen.parallel.rules import shardings
 from jaxgen.weights.sd_unet import SINGLE, SdUnet
@@ -230,3 +231,7 @@ def test_tensor_parallelism_changes_nothing() -> None:
     one, two = (jax.jit(jax.value_and_grad(loss))(v) for v in (variables, placed))
     for (path, a), (_, b) in zip(tree.leaves(one), tree.leaves(two), strict=True):
         assert np.abs(np.asarray(a) - np.asarray(b)).max() <= 1e-4 * np.abs(a).max(), path
+
+
+def test_muon_knows_its_layers():
+    Muon(axes=AXES).direction(optax.identity(), 1).init(filled(SMALL)["params"])

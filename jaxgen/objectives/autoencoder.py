@@ -23,6 +23,7 @@ from jaxgen.metrics.accumulators import Mean
 from jaxgen.nn.interfaces import Autoencoder, Discriminator, require
 from jaxgen.objective import Forward, Image, Metrics, TotalSteps
 from jaxgen.objectives.checks import check_divides
+from jaxgen.objectives.distances import distances, padded
 from jaxgen.objectives.moments import drawn, kl, measured
 from jaxgen.objectives.perceptual import Perceptual
 from jaxgen.pictures.panels import Panels
@@ -239,14 +240,7 @@ class Autoencoding:
         return output.astype(jnp.float32), {name: moved[name] for name in stats}
 
     def _distances(self, params: Tree, stats: Tree, image: Images, fake: Images) -> Scalars:
-        """Return the mean distances by name; "error" is their weighted sum."""
-        parts = {"l1": jnp.abs(image - fake).mean(), "l2": jnp.square(image - fake).mean()}
-        total = self.l1 * parts["l1"] + self.l2 * parts["l2"]
-        if self.perceptual is not None:
-            seen = {"params": params["perceptual"], **stats["perceptual"]}
-            parts["perceptual"] = self.perceptual.distance(seen, image, fake).mean()
-            total += self.perceptual.weight * parts["perceptual"]
-        return {"error": total, **parts}
+        return distances(image, fake, l1=self.l1, l2=self.l2, perceptual=self.perceptual, params=params, stats=stats)
 
     def evaluate(self, state: State, batch: Batch, key: PRNGKeyArray) -> Metrics:
         """Average, over the valid rows, how near the images of the latents' means come: PSNR, SSIM, and the errors."""
@@ -283,9 +277,7 @@ class Autoencoding:
     def predict(self, forward: Forward, image: np.ndarray) -> Image:
         """Return the reconstructions of images f32[b h w c] in [-1, 1], of any height and width."""
         module: Any = self.net.module
-        _, h, w, _ = image.shape
-        wider = ((0, 0), (0, -h % module.factor), (0, -w % module.factor), (0, 0))
-        return Image(pixels=np.asarray(forward(np.pad(image, wider, mode="edge")))[:, :h, :w])
+        return padded(forward, image, module.factor)
 
     def _reconstructed(self, state: State, image: Images) -> tuple[Float[Array, "b i j m"], Images]:
         net, module = state.nets["net"], self.net.module

@@ -1,0 +1,43 @@
+"""Restoration: old photographs, faded, brown, soft, grainy and scratched, as they were when they were new.
+
+Result: unverified
+"""
+
+from jaxgen.data.augment import Flip, RandomScaleCrop
+from jaxgen.data.batches import Pipeline
+from jaxgen.data.damage import Age
+from jaxgen.data.photographs import Photographs
+from jaxgen.experiment import Experiment
+from jaxgen.learner import Learner
+from jaxgen.models.super_resolution import Compact
+from jaxgen.objectives.restoration import Restoration
+from jaxgen.optim.ema import HalfLifeEma
+from jaxgen.optim.muon import Muon
+from jaxgen.optim.optimizer import Adam, Optimizer
+from jaxgen.optim.schedules import Cosine
+
+
+def config() -> Experiment:
+    # Squares of 4×4 pixels are one place: it sees 80 pixels far, what fading and scratches need.
+    net = Compact(scale=1, features=96, convolutions=8, folded=4)
+    return Experiment(
+        objective=Restoration(
+            net=Learner(
+                module=net,
+                optimizer=Optimizer(learning_rate=Cosine(peak=3e-3), method=Muon(adam=Adam(b2=0.99)), clip=1.0),
+                ema=(HalfLifeEma(steps=100.0),),
+            ),
+        ),
+        train=Pipeline(
+            source=Photographs(split="train", size=144, stride=72),
+            transforms=(RandomScaleCrop(height=96, width=96, low=0.7, high=1.0), Flip(), Age()),
+        ),
+        test=Pipeline(source=Photographs(split="test", size=128), transforms=(Age(),)),
+        steps=3000,
+        batch_size=16,
+        test_batch_size=16,
+        log_every=50,
+        evaluate_every=1000,
+        preview_every=1000,
+        checkpoint_every=500,
+    )

@@ -1,0 +1,36 @@
+"""What objectives share that make an image again: the distances from it, and how a net takes an image of any size."""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxgen.learner import Scalars
+from jaxgen.objective import Forward, Image
+from jaxgen.objectives.perceptual import Perceptual
+from jaxgen.typing import Tree
+
+Images = Float[Array, "b h w c"]
+
+
+def distances(
+    image: Images, fake: Images, *, l1: float, l2: float, perceptual: Perceptual | None, params: Tree, stats: Tree
+) -> Scalars:
+    """Return the mean distances by name; "error" is their weighted sum. The nets' params and stats are by name."""
+    parts = {"l1": jnp.abs(image - fake).mean(), "l2": jnp.square(image - fake).mean()}
+    total = l1 * parts["l1"] + l2 * parts["l2"]
+    if perceptual is not None:
+        seen = {"params": params["perceptual"], **stats["perceptual"]}
+        parts["perceptual"] = perceptual.distance(seen, image, fake).mean()
+        total += perceptual.weight * parts["perceptual"]
+    return {"error": total, **parts}
+
+
+def padded(forward: Forward, image: np.ndarray, factor: int, scale: int = 1) -> Image:
+    """Return what a net makes of images f32[b h w c], continued by their border until `factor` divides the sides.
+
+    What the net made of the padding is cut off again; its images have `scale` times the height and width.
+    """
+    _, h, w, _ = image.shape
+    wider = ((0, 0), (0, -h % factor), (0, -w % factor), (0, 0))
+    made = np.asarray(forward(np.pad(image, wider, mode="edge")))
+    return Image(pixels=made[:, : h * scale, : w * scale])
