@@ -126,6 +126,7 @@ def check(program: Program, train_set: Examples | None, test_set: Examples) -> N
     batch = evaluated(program, test_set)
     prepared = {name: (s.shape[1:], s.dtype) for name, s in batch.items() if name not in ("valid", "index")}
     identity.check_channels(program.data, prepared)
+    identity.check_words(program.data, program.experiment.train.transforms)
     if program.experiment.metrics and train_set is not None:
         expected = _outlook(program.objective, prepared["image"][0], train_set, test_set)
         outlook.check(program.experiment.metrics, expected)

@@ -179,6 +179,12 @@ def test_other_arrays_are_named(tmp_path):
     assert "label is int32 number in the run and not there in the data" in refused(folder, linear(), other)
 
 
+def test_other_words_of_captions_are_refused(tmp_path):
+    folder = claimed(tmp_path, steps=[3], data=dataclasses.replace(DATA, words="0a"))
+    assert "the captions' words are others" in refused(folder, linear(), dataclasses.replace(DATA, words="0b"))
+    claim(folder, linear(), DATA)
+
+
 def test_another_number_of_examples_is_said_and_kept(tmp_path):
     folder = claimed(tmp_path, steps=[3])
     more = dataclasses.replace(DATA, counts=(50, 20))

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -241,6 +242,16 @@ def test_what_cannot_be_asked_for_is_refused(project, tmp_path, capsys, options,
     err = capsys.readouterr().err
     assert len(err.strip().splitlines()) <= 2, err
     assert re.search(pattern, err.strip(), re.MULTILINE), err
+
+
+def test_words_that_changed_since_the_training_are_refused(project, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree("run", folder)
+    known = json.loads((folder / "data.json").read_text())
+    (folder / "data.json").write_text(json.dumps(known | {"words": "0123"}))
+    for command in (["sample", "run", "--prompt", A, "--out", "a.png"], ["eval", "run"]):
+        assert cli.main([*command[:1], str(folder), *command[2:]]) == 2
+        assert "the captions' words are others than when the run was trained" in capsys.readouterr().err
 
 
 def test_one_prompt_is_no_way(tmp_path, capsys):

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import small
 
+from jaxgen.commands.predict import preparation
 from jaxgen.data import batches
+from jaxgen.data.augment import Unlabelled
 from jaxgen.data.bicubic import shrinking, shrunk
 from jaxgen.data.damage import Age, Shrink
 from jaxgen.data.photographs import Photographs
@@ -17,6 +19,8 @@ from jaxgen.metrics.reconstruction import psnr, psnr_y, ssim_y
 from jaxgen.models.super_resolution import Compact
 from jaxgen.objectives.restoration import Restoration
 from jaxgen.program import Program
+from jaxgen.runs.restore import Restored
+from jaxgen.state import State
 
 
 def picture(height: int, width: int, channels: int = 3) -> np.ndarray:
@@ -131,3 +135,14 @@ def test_data_that_do_not_fit_are_refused():
         objective().check(of(image=image), ())
     with pytest.raises(UserError, match="images of 32×32×3, but their targets have 16×16×3"):
         objective().check(of(image=image, target=image), ())
+
+
+def test_pictures_to_predict_are_not_damaged_first():
+    experiment = small.restoration()
+    program = Program.of(
+        dataclasses.replace(experiment, objective=dataclasses.replace(objective(), discriminator=None))
+    )
+    run = Restored(program=program, step=0, state=State(step=jnp.int32(0), nets={}, extra={}))
+    assert Shrink(factor=2) in experiment.test.transforms
+    assert preparation(run, own_size=False) == (Unlabelled(),)
+    assert preparation(run, own_size=True) == ()

@@ -6,25 +6,18 @@ import difflib
 import pathlib
 import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from jaxgen.commands.output import Parser, note, shown
+from jaxgen.data import identity
 from jaxgen.data.batches import transformed
-from jaxgen.data.tokenizers import Tokenize, Tokenizer
+from jaxgen.data.tokenizers import Listed, Tokenize, Tokenizer
 from jaxgen.errors import UserError
 from jaxgen.runs.restore import Restored
 from jaxgen.sampling import Asked
 
 NAMED = 3  # unknown words that an error names with near matches
-
-
-@runtime_checkable
-class Listed(Protocol):
-    """A tokenizer whose words can be listed."""
-
-    def words(self) -> tuple[str, ...]: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +66,14 @@ def given(args: argparse.Namespace) -> Prompts:
 def tokenizers(run: Restored) -> dict[str, Tokenizer]:
     """Return the tokenizers of the run's text encoders, by the name of the token ids that they make; {} without text.
 
-    Raises UserError where the test transforms lack one.
+    Raises UserError where the test transforms lack one, or its words are others than when the run was trained.
     """
     made = {t.name: t.tokenizer for t in run.experiment.test.transforms if isinstance(t, Tokenize)}
     names = [name for name in run.program.generative.conditions() if name.startswith("tokens")]
     if made and (lacking := [name for name in names if name not in made]):
         raise UserError(f"the run's test transforms have no Tokenize(name={lacking[0]!r}), which would read a prompt")
+    if made:
+        identity.check_words(run.program.data, run.experiment.train.transforms)
     return {name: made[name] for name in names if name in made}
 
 

@@ -17,8 +17,12 @@ _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 _BROWNED = np.array([1.07, 0.98, 0.82], np.float32)  # what time makes of white paper, over its mean
 
 
+class Damage:
+    """A transform whose images are to be restored: for training and measuring, not for pictures of the user."""
+
+
 @dataclasses.dataclass(frozen=True)
-class Shrink:
+class Shrink(Damage):
     """Make the image smaller by a factor, by MATLAB's bicubic filter; `target` is the image as it was.
 
     It must be the last transform. Raises UserError for sides that the factor does not divide.
@@ -38,7 +42,7 @@ class Shrink:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Age:
+class Age(Damage):
     """Make the image an old photograph; `target` is the image as it was. Each number is drawn from its range.
 
     In this order: colours fade towards brown, the whole towards grey, sharpness goes, grain comes, and scratches and
@@ -106,7 +110,7 @@ def _torn(rng: np.random.Generator, size: tuple[int, int], scratches: int, speck
     return np.asarray(picture) > 0
 
 
-def _bytes(transform: Shrink | Age, example: Example) -> UInt8[np.ndarray, "h w c"]:
+def _bytes(transform: Damage, example: Example) -> UInt8[np.ndarray, "h w c"]:
     name = type(transform).__name__
     if "target" in example:
         raise UserError(f"{name}: the example has a `target` already; an image is damaged by one transform")

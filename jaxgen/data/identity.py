@@ -1,13 +1,19 @@
 """Whether data that are opened are still those that a run learned from: its classes, its arrays, its examples."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from jaxgen.data.batches import DataSpec
 from jaxgen.data.source import Examples, Source
+from jaxgen.data.tokenizers import digest_of_words
 from jaxgen.errors import UserError
 
+OTHER_WORDS = (
+    "the captions' words are others than when the run was trained, so that token ids would mean something else\n"
+    "give the captions back, or install the versions of packages that experiment.txt in the run folder names"
+)
 SHOWN = 3  # differences that one line names
 
 Element = Mapping[str, tuple[tuple[int, ...], np.dtype]]
@@ -41,6 +47,14 @@ def check_same(run: DataSpec, data: DataSpec) -> None:
                 f"an example's {name} is {_text(before)} in the run and {_text(after)} in the data; "
                 "give the data their old form back, or train in a new run folder"
             )
+    if run.words and data.words and run.words != data.words:
+        raise UserError(OTHER_WORDS)
+
+
+def check_words(run: DataSpec, transforms: Sequence[Any]) -> None:
+    """Raise UserError where token ids stand for other words than when the run was trained."""
+    if run.words and run.words != digest_of_words(transforms):
+        raise UserError(OTHER_WORDS)
 
 
 def check_channels(run: DataSpec, element: Element) -> None:

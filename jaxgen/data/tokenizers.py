@@ -4,11 +4,13 @@ import collections
 import dataclasses
 import functools
 import gzip
+import hashlib
 import itertools
 import json
 import re
 import unicodedata
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -54,6 +56,15 @@ class Replaceable(Protocol):
 
     def fake(self) -> Tokenizer:
         """Return a tokenizer without files whose ids have the same form, and lie among its own."""
+        ...
+
+
+@runtime_checkable
+class Listed(Protocol):
+    """A tokenizer whose words can be listed."""
+
+    def words(self) -> tuple[str, ...]:
+        """Return the words in the order of their ids."""
         ...
 
 
@@ -194,6 +205,19 @@ class Tokenize:
         """Return the transform for fake data, which needs no vocabulary."""
         fake = self.tokenizer.fake() if isinstance(self.tokenizer, Replaceable) else self.tokenizer
         return dataclasses.replace(self, tokenizer=fake)
+
+
+def digest_of_words(transforms: Sequence[Any]) -> str:
+    """Return what tells two vocabularies of the transforms' tokenizers apart, or "" where their words are not listed.
+
+    Words that come from captions change with them: ids would mean something else to a net that learned the old ones.
+    """
+    kept = [
+        each.tokenizer.words()
+        for each in transforms
+        if isinstance(each, Tokenize) and isinstance(each.tokenizer, Listed)
+    ]
+    return hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:16] if kept else ""
 
 
 @dataclasses.dataclass(frozen=True)

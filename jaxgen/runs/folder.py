@@ -38,7 +38,7 @@ class RunFolder(RunFiles):
             if not (self.text.exists() and self.json.exists() and read_json(self.json) == encoded):
                 self.text.write_text(_about(experiment), encoding="utf-8")
             element = {name: [list(shape), str(dtype)] for name, (shape, dtype) in data.element.items()}
-            about = {"classes": data.classes, "element": element, "counts": data.counts}
+            about = {"classes": data.classes, "element": element, "counts": data.counts, "words": data.words}
             write_json(self.json_of_data, about)
             if self.project:
                 project.store(self.path, self.project)
@@ -70,7 +70,7 @@ class RunFolder(RunFiles):
             if found.get("counts") is not None:
                 train, test = map(int, found["counts"])
                 counts = (train, test)
-            return DataSpec(tuple(map(str, found["classes"])), element, counts)
+            return DataSpec(tuple(map(str, found["classes"])), element, counts, str(found.get("words", "")))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{self.json_of_data} does not describe data; train on to write it anew") from error
 
