@@ -1,6 +1,8 @@
 """Super-resolution: photographs twice as large by a compact net, trained on squares of nine photographs.
 
-Result: unverified
+Result: psnr_y 39.50 dB, ssim_y 0.945 on squares of four other photographs (bicubic: 37.90 and 0.923), psnr 36.74
+(35.32), after 13.9 min on 2 CPU cores that had other work too, 6 min of CPU time
+(uv run train.py configs/super_resolution/photos_x2_compact.py)
 """
 
 from jaxgen.data.augment import Flip, RandomScaleCrop
