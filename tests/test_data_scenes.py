@@ -169,6 +169,7 @@ assert not {"tensorflow", "torch", "flax", "optax"} & set(sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_two_processes_may_prepare_at_once_and_no_device_is_touched(tmp_path: pathlib.Path) -> None:
     # A platform that does not exist: whoever asks jax for a device fails.
     environment = os.environ | {"TFDS_DATA_DIR": str(tmp_path), "JAX_PLATFORMS": "none", "PYTHONPATH": str(ROOT)}

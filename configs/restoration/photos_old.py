@@ -1,6 +1,8 @@
 """Restoration: old photographs, faded, brown, soft, grainy and scratched, as they were when they were new.
 
-Result: unverified
+Result: psnr_y 23.13 dB, ssim_y 0.598 on squares of four other photographs (as they are damaged: 16.36 and 0.503), psnr
+19.76 (13.92), after 14.6 min on 2 CPU cores that had other work too, 21 min of CPU time
+(uv run train.py configs/restoration/photos_old.py); colours and contrast come back, traces of scratches and grain stay
 """
 
 from jaxgen.data.augment import Flip, RandomScaleCrop
@@ -33,7 +35,7 @@ def config() -> Experiment:
             transforms=(RandomScaleCrop(height=96, width=96, low=0.7, high=1.0), Flip(), Age()),
         ),
         test=Pipeline(source=Photographs(split="test", size=128), transforms=(Age(),)),
-        steps=3000,
+        steps=2000,
         batch_size=16,
         test_batch_size=16,
         log_every=50,

@@ -182,7 +182,7 @@ class Restoration:
         """
         image, target = to_float(batch["image"]), to_float(batch["target"])
         found: dict[str, Array] = {}
-        for suffix, made in (("", self.forward(state, image)), ("_input", self._enlarged(image))):
+        for suffix, made in (("", self.forward(state, image)), ("_input", self.enlarged(image))):
             found[f"psnr{suffix}"] = reconstruction.psnr(target, made)
             found[f"psnr_y{suffix}"] = reconstruction.psnr_y(target, made, self.scale)
             if reconstruction.measures_ssim(tuple(side - 2 * self.scale for side in target.shape[1:3])):
@@ -196,7 +196,7 @@ class Restoration:
     def preview(self, state: State, batch: Batch, key: PRNGKeyArray) -> dict[str, Panels]:
         """Show damaged images, what the net makes of them, and what they were."""
         image, target = (to_float(batch[name][:SHOWN]) for name in ("image", "target"))
-        rows = (self._enlarged(image), self.forward(state, image), target)
+        rows = (self.enlarged(image), self.forward(state, image), target)
         shown = [grey_to_rgb(jnp.clip(x, -1.0, 1.0)) for x in rows]
         return {"restored": Panels(images=jnp.stack(shown), titles=("image", "restored", "target"))}
 
@@ -213,7 +213,8 @@ class Restoration:
         module: Any = self.net.module
         return padded(forward, image, module.factor, self.scale)
 
-    def _enlarged(self, image: Images) -> Map:
+    def enlarged(self, image: Images) -> Map:
+        """Return images at the target's size, by a bicubic filter."""
         b, h, w, c = image.shape
         return jnp.clip(jax.image.resize(image, (b, h * self.scale, w * self.scale, c), "cubic"), -1.0, 1.0)
 
