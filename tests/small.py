@@ -14,6 +14,7 @@ from jaxgen.adversarial.losses import NonSaturating
 from jaxgen.adversarial.penalties import R1, R2, LeCam
 from jaxgen.data.augment import Flip, Unlabelled
 from jaxgen.data.batches import Pipeline
+from jaxgen.data.damage import Shrink
 from jaxgen.data.fake import FakeCaptions, FakeLabels, FakeMasks
 from jaxgen.diffusion.consistency import Doubling
 from jaxgen.diffusion.flow import FlowHeun
@@ -35,6 +36,7 @@ from jaxgen.models.dit import DiT
 from jaxgen.models.fcn import Fcn
 from jaxgen.models.mmdit import MMDiT
 from jaxgen.models.patchgan import Group, PatchGan
+from jaxgen.models.super_resolution import Rrdb
 from jaxgen.models.text_transformer import TextTransformer
 from jaxgen.nn.backbones import SmallBackbone
 from jaxgen.objective import Objective
@@ -44,6 +46,7 @@ from jaxgen.objectives.consistency import ConsistencyTuning
 from jaxgen.objectives.diffusion import Diffusion
 from jaxgen.objectives.gan import Gan
 from jaxgen.objectives.latent_space import LatentSpace
+from jaxgen.objectives.restoration import Restoration
 from jaxgen.objectives.segmentation import Segmentation
 from jaxgen.objectives.text import Text
 from jaxgen.optim.ema import HalfLifeEma, PowerEma, WarmupEma
@@ -253,6 +256,30 @@ def autoencoder() -> Experiment:
     )
 
 
+def restoration() -> Experiment:
+    """Twice as large by a small net, and a discriminator that judges."""
+    source = FakeLabels(height=8, width=8, channels=3, classes=2, size=48)
+    optimizer = Optimizer(learning_rate=Cosine(peak=1e-2))
+    damaged = (Unlabelled(), Flip(), Shrink(factor=2))
+    return Experiment(
+        objective=Restoration(
+            net=Learner(
+                module=Rrdb(scale=2, features=8, growth=4, blocks=1), optimizer=optimizer, ema=(HalfLifeEma(steps=2.0),)
+            ),
+            discriminator=Learner(module=PatchGan(width=4, halvings=1, norm=Group(2)), optimizer=optimizer),
+            adversarial_loss=NonSaturating(),
+        ),
+        train=Pipeline(source=source, transforms=damaged),
+        test=Pipeline(source=dataclasses.replace(source, size=13), transforms=(Unlabelled(), Shrink(factor=2))),
+        steps=12,
+        batch_size=16,
+        test_batch_size=8,
+        log_every=2,
+        preview_every=6,
+        checkpoint_every=3,
+    )
+
+
 def with_learners(objective: Objective, change: Callable[[Learner], Learner]) -> Objective:
     """Return the objective with each of its learners changed."""
     fields = {f.name: getattr(objective, f.name) for f in dataclasses.fields(objective)}
@@ -279,7 +306,7 @@ def by_descent(experiment: Experiment) -> Experiment:
 REPEATED = re.compile(
     "scenes_fcn16s|scenes_fcn32s|digits_ect|"
     "digits_flow|digits_ddpm|diffusion/digits_conditional|gan/digits_conditional|ring8|"
-    "kl_f8|sd15|sd3|"
+    "kl_f8|sd15|sd3|div2k_rrdb|"
     "sit_xl2|cifar10_r3gan|stacked_digits|cifar10_edm|ffhq256_r3gan|imagenet_resnet50|pets_unet|voc_fcn8s|pictures_"
 )
 
@@ -303,4 +330,5 @@ EXPERIMENTS = {
     "text_to_image": text_to_image,
     "gan": gan,
     "autoencoder": autoencoder,
+    "restoration": restoration,
 }

@@ -42,16 +42,18 @@ from jaxgen.plan.fake_data import with_fake
 from jaxgen.program import Program
 
 CONFIGS = {f"{path.parent.name}/{path.stem}": path for path in sorted((ROOT / "configs").glob("*/*.py"))}
-EMBEDDED = re.compile("digits|emoji|scenes|toy2d|ring8|grid25")
+EMBEDDED = re.compile("digits|emoji|scenes|toy2d|ring8|grid25|photos")
 # Take half a minute each to compile, or have a net that another config is tried with.
 LONG = re.compile(
     "r50|resnet50|deeplab|voc_fcn8s|pets_unet|scenes_unet|scenes_fcn16s|scenes_fcn32s|cifar10_edm|edm2|digits_edm|"
     "digits_ect|emoji_|"
     "digits_flow|digits_ddpm|digits_conditional|digits_r3gan|dit_xl2|sit_xl2|cifar10_resnet18|cifar10_stylegan2_ada|"
-    "cifar10_r3gan|ffhq256_r3gan|pictures_|sd3|sd15"
+    "cifar10_r3gan|ffhq256_r3gan|pictures_|sd3|sd15|div2k_rrdb|kl_f8|photos_x2_gan"
 )
 # Too many parameters for a small machine, or minutes to compile on a CPU; test_plan.py compiles them for a TPU.
-HUGE = re.compile("xl2|kl_f8|edm2_s|cifar10_edm|cifar10_r3gan|stylegan2_ada|ffhq256|ade20k|cityscapes|voc|sd3|sd15")
+HUGE = re.compile(
+    "xl2|kl_f8|edm2_s|cifar10_edm|cifar10_r3gan|stylegan2_ada|ffhq256|ade20k|cityscapes|voc|sd3|sd15|div2k_rrdb"
+)
 # Pictures as the data set has them: height, width, channels.
 RAW = {
     "autoencoder/emoji_": (32, 32, 3),
@@ -69,8 +71,10 @@ RAW = {
     "gan/grid25": (2,),
     "gan/ring8": (2,),
     "gan/stacked_digits": (8, 8, 3),
+    "restoration/photos_old": (144, 144, 3),
     "segmentation/cityscapes_fcn_r50": (1024, 2048, 3),
     "segmentation/scenes_": (64, 64, 3),
+    "super_resolution/photos_": (128, 128, 3),
 }
 
 each = pytest.mark.parametrize("name", CONFIGS)

@@ -18,13 +18,13 @@ STORED = (
 FLOORS = [
     ("typing", "errors", "tree", "noise", "progress"),
     ("state", "nn", "pictures", "data", "metrics.accumulators", "metrics.fidelity", "metrics.reconstruction", *STORED),
-    ("optim", "parallel", "diffusion", "supervised", "runs.lock"),
+    ("optim", "parallel", "diffusion", "supervised", "restoration", "runs.lock"),
     ("learner", "models", "report"),
     ("adversarial", "objective", "runs.logs", "runs.divergence", "runs.watchdog", "runs.wandb", "runs.report"),
     ("weights", "features", "objectives"),
     ("experiment", "metrics"),
     ("program", "config"),
-    ("sampling", "editing"),
+    ("sampling", "editing", "restoring"),
     ("evaluation", "runs", "weights.trained"),
     ("loop", "plan"),
     ("commands",),
@@ -34,7 +34,7 @@ FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 FILES = sorted((ROOT / "jaxgen").rglob("*.py"))
 NODES = {path: list(ast.walk(ast.parse(path.read_text()))) for path in FILES}
 
-THEORY = ("diffusion", "adversarial", "supervised")
+THEORY = ("diffusion", "adversarial", "supervised", "restoration")
 DEVICES = ("parallel.mesh", "parallel.processes", "parallel.rules", "parallel.activations", "plan.topologies")
 # (who, never imports whom, because)
 NEVER = [

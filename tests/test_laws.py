@@ -41,12 +41,17 @@ SLOW = [
 each = pytest.mark.parametrize("make", EXPERIMENTS.values(), ids=EXPERIMENTS.keys())
 
 
+# Made of parts that the first four have: of these the quick tests see that they start, and that all of them learns.
+COMPOSED = {"consistency", "text_to_image", "autoencoder", "restoration"}
+
+
 def each_but(*slow: str) -> pytest.MarkDecorator:
     """All of them, those that take long to compile among the slow tests."""
+    long = {*slow, *COMPOSED}
     return pytest.mark.parametrize(
         "make",
         [
-            pytest.param(make, id=name, marks=[pytest.mark.slow] if name in slow else [])
+            pytest.param(make, id=name, marks=[pytest.mark.slow] if name in long else [])
             for name, make in EXPERIMENTS.items()
         ],
     )
@@ -83,7 +88,7 @@ def test_init_has_the_shapes_that_eval_shape_tells(make):
     assert all(jax.tree.leaves(same))
 
 
-@each_but("gan", "autoencoder", "text_to_image")
+@each_but("gan")
 def test_ten_steps_are_traced_once(make):
     experiment = make()
     traces = []
@@ -100,7 +105,7 @@ def test_ten_steps_are_traced_once(make):
     assert len(traces) == 1
 
 
-@each_but("gan", "segmentation", "autoencoder", "consistency", "text_to_image")
+@each_but("gan", "segmentation")
 @pytest.mark.parametrize("layout", ["fsdp x tensor", *SLOW[:2], SLOW[3]])  # the first holds what the others do
 def test_devices_and_rules_change_nothing_but_rounding(make, layout):
     one, one_losses = run(assemble(by_descent(make())), None, 0, 5)
@@ -116,7 +121,7 @@ def test_devices_and_rules_change_nothing_but_rounding(make, layout):
         assert np.abs(np.asarray(a) - b).max() <= near * max(np.abs(a).max(), least), path
 
 
-@each_but("autoencoder", "text_to_image")
+@each_but("gan")
 @pytest.mark.parametrize("layout", ["1", SLOW[2]])
 def test_restoring_and_going_on_is_going_straight_on(make, layout, tmp_path):
     prog = assemble(make(), layout)
@@ -145,7 +150,7 @@ def test_every_parameter_learns(make):
     assert still == [path for path, _ in tree.leaves({name: before[name] for name in sorted(frozen)})]
 
 
-@each
+@each_but()
 def test_one_batch_can_be_learned_by_heart(make):
     experiment = dataclasses.replace(make(), steps=150)
     if isinstance(experiment.objective, Gan):
@@ -165,7 +170,7 @@ def test_one_batch_can_be_learned_by_heart(make):
     assert np.mean(losses[-10:]) - least < share * (losses[0] - least)
 
 
-@each_but("gan", "consistency", "diffusion", "text_to_image")
+@each_but("gan", "diffusion")
 def test_evaluation_does_not_depend_on_batches_or_devices(make):
     found = []
     for layout, size in (("1", 8), ("1", 5), ("4", 8), ("4", 3)):
@@ -180,7 +185,7 @@ def test_evaluation_does_not_depend_on_batches_or_devices(make):
             np.testing.assert_allclose(other[name], found[0][name], rtol=1e-5)
 
 
-@each_but("gan", "consistency", "diffusion", "autoencoder", "text_to_image")
+@each_but("gan", "diffusion")
 def test_accumulation_takes_the_same_number_of_steps(make):
     experiment = make()
     objective = dataclasses.replace(experiment.objective, microbatches=2)
@@ -189,7 +194,7 @@ def test_accumulation_takes_the_same_number_of_steps(make):
     assert np.isfinite(losses).all()
 
 
-@each_but("gan", "consistency", "diffusion", "autoencoder", "text_to_image")
+@each_but("gan", "diffusion")
 def test_bfloat16_computes_and_keeps_float32(make):
     experiment = make()
     in_half = with_nets(experiment.objective, lambda net: net.clone(dtype="bfloat16"))
@@ -202,7 +207,7 @@ def test_bfloat16_computes_and_keeps_float32(make):
     assert {leaf.dtype for _, leaf in tree.leaves(params)} == {jnp.dtype("float32")}
 
 
-@each_but("text_to_image")
+@each_but()
 def test_previews_are_pictures(make):
     prog = assemble(make())
     test_set = prog.experiment.test.source.open()

@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 import pytest
 
-from jaxgen.data import tokenizers
+from jaxgen.data import byte_pairs
 from jaxgen.data.augment import CenterCrop, Flip, Photometric, Resize
 from jaxgen.data.fake import FakeCaptions, FakeLabels
 from jaxgen.data.geometry import mirrored_caption
@@ -67,7 +67,7 @@ def test_the_two_forms_of_the_vocabulary_agree(tmp_path: pathlib.Path) -> None:
     (tmp_path / "words.txt.gz").write_bytes(gzip.compress(text.encode()))
     plain, packed = Clip(str(tmp_path / "words.txt")), Clip(str(tmp_path / "words.txt.gz"))
     assert plain.size() == packed.size() == 512 + len(lines) - 1 + 2
-    pairs = tokenizers._clip(plain.vocabulary)
+    pairs = byte_pairs.clip(plain.vocabulary)
     assert (pairs.ids["!"], pairs.ids["a</w>"]) == (0, 320)  # as in CLIP's: single bytes do not depend on the merges
     of_folder = json.loads(GOLDEN["vocab"].item())
     real = {i: of_folder[name] for name, i in pairs.ids.items()}

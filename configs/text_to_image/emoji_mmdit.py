@@ -1,6 +1,7 @@
 """Text to image: emoji from their names, by an MMDiT on latents and a text encoder that learns with it.
 
-Result: unverified
+Result: unverified to its end; after 500 of the 1,400 steps the true picture is among the 10 nearest of 3,820 in 0.83 of
+96 combinations that were never trained, and the nearest in 0.25 (another caption's: 0.00), tone 0.52, gender 0.57
 """
 
 import flax.linen as nn

@@ -10,6 +10,7 @@ COMMANDS = {
     "sample": ("sample", "draw samples; sample i depends on the seed and on i only"),
     "interpolate": ("interpolate", "go from sample to sample, as rows of images or an animated GIF"),
     "predict": ("predict", "classify, segment or map images of any size"),
+    "restore": ("restore", "restore pictures by a diffusion model that never saw the damage"),
     "report": ("report", "one self-contained page on a run, or on several beside each other"),
     "inspect": ("inspect", "step, parameter counts, shardings, digest of the training state"),
     "plan": ("plan", "compile the train step for devices that are not here: memory, speed"),

@@ -32,7 +32,8 @@ complete -c jaxgen -a '(__jaxgen)'
 """,
 }
 OF_CONFIG = ("train", "plan", "data", "prepare")  # commands whose first word is a config
-OF_RUN = ("eval", "sample", "interpolate", "predict", "inspect", "report")  # those whose first word is a run folder
+# Those whose first word is a run folder.
+OF_RUN = ("eval", "sample", "interpolate", "predict", "restore", "inspect", "report")
 
 
 def run(prog: str, arguments: list[str]) -> None:

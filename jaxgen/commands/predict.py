@@ -15,6 +15,7 @@ from PIL import Image as Pillow
 from jaxgen.commands.output import Parser, check_folder_for, note, print_json, shown, writing
 from jaxgen.commands.pictures import Picture, pictures
 from jaxgen.data.augment import Resize, Transform
+from jaxgen.data.damage import Damage
 from jaxgen.data.decode import read_image
 from jaxgen.data.frame import Prepared, prepared, returned, returned_classes
 from jaxgen.errors import UserError
@@ -85,8 +86,10 @@ def preparation(run: Restored, *, own_size: bool) -> tuple[Transform, ...]:
         raise UserError(f"the run was trained on {dtype} arrays of shape {shape}, not on pictures")
     if own_size and not predictive.any_size():
         raise UserError(f"{type(predictive).__name__} needs pictures of one size; drop --own-size")
-    if run.experiment.test.transforms and not own_size:
-        return run.experiment.test.transforms
+    # Test examples are damaged; a picture that is to be restored is already.
+    transforms = tuple(each for each in run.experiment.test.transforms if not isinstance(each, Damage))
+    if transforms and not own_size:
+        return transforms
     return () if predictive.any_size() else (Resize(*shape[:2]),)
 
 
@@ -100,7 +103,7 @@ def predict(
     if top < 1:
         raise UserError(f"--top is {top}; it must be at least 1")
     channels = run.program.data.element["image"][0][-1]
-    unsaid = not run.experiment.test.transforms and bool(transforms)
+    unsaid = any(each not in run.experiment.test.transforms for each in transforms)
     unchecked, spoken = True, time.monotonic()
     for number, picture in enumerate(asked):
         if time.monotonic() - spoken > QUIET:

@@ -1,5 +1,6 @@
 """Transforms that damage the image and keep what it was as `target`: what a net is to restore."""
 
+import abc
 import dataclasses
 import math
 
@@ -17,8 +18,12 @@ _GREY = np.array([0.299, 0.587, 0.114], np.float32)
 _BROWNED = np.array([1.07, 0.98, 0.82], np.float32)  # what time makes of white paper, over its mean
 
 
-class Damage:
+class Damage(abc.ABC):
     """A transform whose images are to be restored: for training and measuring, not for pictures of the user."""
+
+    @abc.abstractmethod
+    def __call__(self, rng: np.random.Generator, example: Example) -> Example:
+        """Return the example with a damaged image, and as `target` what it was."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,15 +64,6 @@ class Table(Protocol):
 
 
 @runtime_checkable
-class Positioned(Protocol):
-    """Examples whose training order is their own: each is a function of the seed and its place in the training."""
-
-    def at(self, seed: int, position: int) -> Example:
-        """Return the example at this place of the endless training sequence, prepared, but for the transforms."""
-        ...
-
-
-@runtime_checkable
 class Source(Protocol):
     """A data set as an experiment names it: a frozen dataclass that can be opened.
 

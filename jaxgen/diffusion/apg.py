@@ -46,9 +46,10 @@ class Apg:
         difference = conditional - null
         if self.momentum:
             difference = memory = (difference + self.momentum * memory).astype(x.dtype)
-        difference = difference * jnp.minimum(
-            1, self.threshold / jnp.maximum(jnp.sqrt(_sum(difference * difference)), 1e-12)
-        )
+        if math.isfinite(self.threshold):
+            # A length with a derivative also at 0, for restoration.
+            length = jnp.sqrt(jnp.maximum(_sum(difference * difference), 1e-24))
+            difference = difference * jnp.minimum(1, self.threshold / length)
         squared_norm = jnp.maximum(_sum(conditional * conditional), 1e-12)
         along = _sum(difference * conditional) / squared_norm * conditional
         return conditional + (self.scale - 1) * (difference - along + self.parallel * along), memory

@@ -198,9 +198,9 @@ class UNetDiscriminator(nn.Module):
         _check_eighths(*image.shape[1:3])
 
         def conv(x: Map, times: int, name: str, stride: int = 1) -> Map:
-            size, rest = (4, {"strides": 2}) if stride == 2 else (3, {})
+            side = 4 if stride == 2 else 3
             layer = nn.Conv(
-                self.width * times, (size, size), padding=1, use_bias=False, dtype=self.dtype, name=name, **rest
+                self.width * times, (side, side), stride, padding=1, use_bias=False, dtype=self.dtype, name=name
             )
             return _leaky(spectral(layer, x, train=train))
 
