@@ -258,7 +258,8 @@ def autoencoder() -> Experiment:
 
 def restoration() -> Experiment:
     """Twice as large by a small net, and a discriminator that judges."""
-    source = FakeLabels(height=8, width=8, channels=3, classes=2, size=48)
+    # At half of this side the partitioner would split maps into single rows, where it computes something else.
+    source = FakeLabels(height=16, width=16, channels=3, classes=2, size=48)
     optimizer = Optimizer(learning_rate=Cosine(peak=1e-2))
     damaged = (Unlabelled(), Flip(), Shrink(factor=2))
     return Experiment(

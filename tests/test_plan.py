@@ -354,7 +354,8 @@ def test_it_compiles_for_the_tpu(name, monkeypatch):
     lowered = run.step.lower(run.shapes, dict(run.spec))
     made = lowered.compile({"optimization_level": "O0"})  # six times sooner, and the same memory
     kept = sum(planner.kept(run).values())
-    assert kept <= made.memory_analysis().argument_size_in_bytes < 2 * kept + 2**20
+    # The rest are pictures, whose three channels a TPU pads: 4 MiB beside a small net.
+    assert kept <= made.memory_analysis().argument_size_in_bytes < 2 * kept + 2**22
 
 
 @pytest.mark.slow

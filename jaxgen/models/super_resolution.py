@@ -48,7 +48,9 @@ def _signed(image: Map) -> Map:
 
 def repeated(x: Map, factor: int) -> Map:
     """Enlarge by the nearest pixel."""
-    return jnp.repeat(jnp.repeat(x, factor, axis=1), factor, axis=2)
+    b, h, w, c = x.shape
+    cells = jnp.broadcast_to(x[:, :, None, :, None], (b, h, factor, w, factor, c))
+    return cells.reshape(b, h * factor, w * factor, c)
 
 
 class Compact(nn.Module):
