@@ -108,7 +108,7 @@ def test_an_untrained_net_is_measured_beside_its_input():
     batch = next(iter(batches.test_batches(experiment.test.source.open(), experiment.test.transforms, batch_size=8)))
     sums = program.objective.evaluate(state, jax.tree.map(jnp.asarray, batch), jax.random.key(0))
     found = {name: x.result() for name, x in sums.items()}
-    assert set(found) == {f"{kind}{of}" for kind in ("psnr", "psnr_y") for of in ("", "_input")}
+    assert set(found) == {f"{kind}{of}" for kind in ("psnr", "psnr_y", "ssim_y") for of in ("", "_input")}
     assert found["psnr"] < found["psnr_input"]
 
 
