@@ -1,6 +1,7 @@
 """Laws of every objective: stated once, held by all."""
 
 import dataclasses
+from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
@@ -45,13 +46,17 @@ each = pytest.mark.parametrize("make", EXPERIMENTS.values(), ids=EXPERIMENTS.key
 COMPOSED = {"consistency", "text_to_image", "autoencoder", "restoration"}
 
 
-def each_but(*slow: str) -> pytest.MarkDecorator:
-    """All of them, those that take long to compile among the slow tests."""
+def each_but(*slow: str, by_hand: Collection[str] = ()) -> pytest.MarkDecorator:
+    """All of them, those that take long to compile among the slow tests; `by_hand`: before a release only."""
     long = {*slow, *COMPOSED}
     return pytest.mark.parametrize(
         "make",
         [
-            pytest.param(make, id=name, marks=[pytest.mark.slow] if name in long else [])
+            pytest.param(
+                make,
+                id=name,
+                marks=[pytest.mark.slow] * (name in long) + [pytest.mark.repeated] * (name in by_hand),
+            )
             for name, make in EXPERIMENTS.items()
         ],
     )
@@ -88,7 +93,7 @@ def test_init_has_the_shapes_that_eval_shape_tells(make):
     assert all(jax.tree.leaves(same))
 
 
-@each_but("gan")
+@each_but("gan", by_hand=COMPOSED)
 def test_ten_steps_are_traced_once(make):
     experiment = make()
     traces = []
@@ -185,7 +190,7 @@ def test_evaluation_does_not_depend_on_batches_or_devices(make):
             np.testing.assert_allclose(other[name], found[0][name], rtol=1e-5)
 
 
-@each_but("gan", "diffusion")
+@each_but("gan", "diffusion", by_hand=COMPOSED)
 def test_accumulation_takes_the_same_number_of_steps(make):
     experiment = make()
     objective = dataclasses.replace(experiment.objective, microbatches=2)
@@ -194,7 +199,7 @@ def test_accumulation_takes_the_same_number_of_steps(make):
     assert np.isfinite(losses).all()
 
 
-@each_but("gan", "diffusion")
+@each_but("gan", "diffusion", by_hand=COMPOSED)
 def test_bfloat16_computes_and_keeps_float32(make):
     experiment = make()
     in_half = with_nets(experiment.objective, lambda net: net.clone(dtype="bfloat16"))
