@@ -73,35 +73,35 @@ def _both(x: Float[Array, "b h w c"], rows: np.ndarray, columns: np.ndarray) -> 
 
 
 @struct.dataclass
-class AverageDown(Separable):
-    """The mean of each square of factor × factor pixels."""
+class _Down(Separable):
+    """A picture whose sides are divided by a factor."""
 
     factor: int = struct.field(pytree_node=False)
 
     def check(self, n: int) -> None:
-        _check_factor(self.factor, n)
+        if self.factor < 2 or n % self.factor:
+            raise UserError(
+                f"a factor of {self.factor} does not divide a side of {n} pixels into smaller ones; choose another"
+            )
 
     def before(self, m: int) -> int:
         return m * self.factor
+
+
+@struct.dataclass
+class AverageDown(_Down):
+    """The mean of each square of factor × factor pixels."""
 
     def matrix(self, n: int) -> np.ndarray:
         return np.kron(np.eye(n // self.factor), np.full((1, self.factor), 1 / self.factor))
 
 
 @struct.dataclass
-class BicubicDown(Separable):
+class BicubicDown(_Down):
     """Bicubic downsampling as MATLAB's imresize does it: antialiased, a = -1/2, pixels mirrored at the border.
 
     In most papers on super-resolution the small pictures were made so.
     """
-
-    factor: int = struct.field(pytree_node=False)
-
-    def check(self, n: int) -> None:
-        _check_factor(self.factor, n)
-
-    def before(self, m: int) -> int:
-        return m * self.factor
 
     def matrix(self, n: int) -> np.ndarray:
         return shrinking(n, self.factor)
@@ -129,8 +129,3 @@ class Blur(Separable):
         np.add.at(kernel, away % n, np.exp(-0.5 * (away / self.sigma) ** 2))
         kernel /= kernel.sum()
         return np.stack([np.roll(kernel, i) for i in range(n)])
-
-
-def _check_factor(factor: int, n: int) -> None:
-    if factor < 2 or n % factor:
-        raise UserError(f"a factor of {factor} does not divide a side of {n} pixels into smaller ones; choose another")
