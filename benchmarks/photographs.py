@@ -20,6 +20,8 @@ from jaxgen.data.damage import Damage
 from jaxgen.data.photographs import Photographs
 from jaxgen.errors import UserError
 from jaxgen.metrics.reconstruction import luma_levels, psnr_y, ssim_y
+from jaxgen.objectives import pairs
+from jaxgen.objectives.paired_diffusion import PairedDiffusion
 from jaxgen.objectives.restoration import Restoration
 from jaxgen.parallel.processes import use_compilation_cache
 from jaxgen.pictures import sheet
@@ -32,14 +34,14 @@ Row = dict[str, Any]
 Pictures = tuple[np.ndarray, np.ndarray, np.ndarray]  # before, after and truth, f32[h w 3] in [-1, 1]
 
 
-def restored(run: Restored, objective: Restoration, photograph: np.ndarray, number: int) -> Pictures:
+def restored(run: Restored, scale: int, photograph: np.ndarray, number: int) -> Pictures:
     """Return a photograph before, after, and as it is."""
     height, width = (side // MULTIPLE * MULTIPLE for side in photograph.shape[:2])
     (damage,) = (each for each in run.experiment.test.transforms if isinstance(each, Damage))
     example = damage(np.random.default_rng(number), {"image": photograph[:height, :width]})
     image, truth = (example[name].astype(np.float32) / 127.5 - 1 for name in ("image", "target"))
     found: Any = run.program.predict(run.state, image[None])
-    before = np.asarray(objective.enlarged(jnp.asarray(image[None])))
+    before = np.asarray(pairs.enlarged(jnp.asarray(image[None]), scale))
     return before[0], np.asarray(found.pixels)[0], truth
 
 
@@ -96,10 +98,10 @@ def main() -> int:
         for path in args.runs:
             run = restore(RunFolder(path), None, lambda line: print(line, file=sys.stderr))
             objective = run.experiment.objective
-            if not isinstance(objective, Restoration):
+            if not isinstance(objective, Restoration | PairedDiffusion):
                 raise UserError(f"{path} restores nothing by pairs; give a run such as runs/photos_x2_compact")
             photographs = Photographs(split="test").photographs()
-            of_run = {name: restored(run, objective, x, k) for k, (name, x) in enumerate(photographs.items())}
+            of_run = {name: restored(run, objective.scale, x, k) for k, (name, x) in enumerate(photographs.items())}
             made.append(of_run)
             rows[path.name] = {name: measured(pictures, objective.scale) for name, pictures in of_run.items()}
     except UserError as error:

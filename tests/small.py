@@ -16,6 +16,8 @@ from jaxgen.data.augment import Flip, Unlabelled
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.damage import Shrink
 from jaxgen.data.fake import FakeCaptions, FakeLabels, FakeMasks
+from jaxgen.data.palette import EraseBox
+from jaxgen.diffusion.bridge import Bridge
 from jaxgen.diffusion.consistency import Doubling
 from jaxgen.diffusion.flow import FlowHeun
 from jaxgen.diffusion.guidance import ClassifierFree
@@ -36,6 +38,7 @@ from jaxgen.models.dit import DiT
 from jaxgen.models.fcn import Fcn
 from jaxgen.models.mmdit import MMDiT
 from jaxgen.models.patchgan import Group, PatchGan
+from jaxgen.models.songunet import SongUNet
 from jaxgen.models.super_resolution import Rrdb
 from jaxgen.models.text_transformer import TextTransformer
 from jaxgen.nn.backbones import SmallBackbone
@@ -46,6 +49,7 @@ from jaxgen.objectives.consistency import ConsistencyTuning
 from jaxgen.objectives.diffusion import Diffusion
 from jaxgen.objectives.gan import Gan
 from jaxgen.objectives.latent_space import LatentSpace
+from jaxgen.objectives.paired_diffusion import PairedDiffusion
 from jaxgen.objectives.restoration import Restoration
 from jaxgen.objectives.segmentation import Segmentation
 from jaxgen.objectives.text import Text
@@ -281,6 +285,29 @@ def restoration() -> Experiment:
     )
 
 
+def paired_diffusion() -> Experiment:
+    """A denoiser that is shown the damaged image."""
+    source = FakeLabels(height=16, width=16, channels=3, classes=2, size=48)
+    net = SongUNet(channels=3, model_channels=8, multipliers=(1, 1), blocks=1, attention=())
+    optimizer = Optimizer(learning_rate=Cosine(peak=1e-2), clip=1.0)
+    damaged = (Unlabelled(), EraseBox())
+    return Experiment(
+        objective=PairedDiffusion(
+            net=Learner(module=net, optimizer=optimizer, ema=(HalfLifeEma(steps=2.0),)),
+            process=Bridge(steps=2),
+            factor=2,
+        ),
+        train=Pipeline(source=source, transforms=damaged),
+        test=Pipeline(source=dataclasses.replace(source, size=13), transforms=damaged),
+        steps=12,
+        batch_size=16,
+        test_batch_size=8,
+        log_every=2,
+        preview_every=6,
+        checkpoint_every=3,
+    )
+
+
 def with_learners(objective: Objective, change: Callable[[Learner], Learner]) -> Objective:
     """Return the objective with each of its learners changed."""
     fields = {f.name: getattr(objective, f.name) for f in dataclasses.fields(objective)}
@@ -332,4 +359,5 @@ EXPERIMENTS = {
     "gan": gan,
     "autoencoder": autoencoder,
     "restoration": restoration,
+    "paired_diffusion": paired_diffusion,
 }

@@ -58,6 +58,7 @@ HUGE = re.compile(
 RAW = {
     "autoencoder/emoji_": (32, 32, 3),
     "text_to_image/emoji_": (32, 32, 3),
+    "restoration/emoji_": (32, 32, 3),
     "classification/cifar10_resnet18": (32, 32, 3),
     "classification/digits_cnn": (8, 8, 1),
     "diffusion/cifar10_edm": (32, 32, 3),

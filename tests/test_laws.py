@@ -43,7 +43,7 @@ each = pytest.mark.parametrize("make", EXPERIMENTS.values(), ids=EXPERIMENTS.key
 
 
 # Made of parts that the first four have: of these the quick tests see that they start, and that all of them learns.
-COMPOSED = {"consistency", "text_to_image", "autoencoder", "restoration"}
+COMPOSED = {"consistency", "text_to_image", "autoencoder", "restoration", "paired_diffusion"}
 
 
 def each_but(*slow: str, by_hand: Collection[str] = ()) -> pytest.MarkDecorator:

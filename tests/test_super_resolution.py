@@ -12,7 +12,8 @@ from safetensors.numpy import save_file
 
 from jaxgen import tree
 from jaxgen.errors import UserError
-from jaxgen.models.super_resolution import Compact, Rrdb, SrResNet, UNetDiscriminator, to_depth, to_space
+from jaxgen.models.super_resolution import Compact, Rrdb, SrResNet, UNetDiscriminator
+from jaxgen.nn.fold import to_depth, to_space
 from jaxgen.nn.interfaces import Discriminator, Restorer, require
 from jaxgen.weights.basicsr import BasicSr, names
 

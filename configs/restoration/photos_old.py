@@ -11,7 +11,7 @@ from jaxgen.data.damage import Age
 from jaxgen.data.photographs import Photographs
 from jaxgen.experiment import Experiment
 from jaxgen.learner import Learner
-from jaxgen.models.super_resolution import Compact
+from jaxgen.models.drunet import DrUnet
 from jaxgen.objectives.restoration import Restoration
 from jaxgen.optim.ema import HalfLifeEma
 from jaxgen.optim.muon import Muon
@@ -20,8 +20,8 @@ from jaxgen.optim.schedules import Cosine
 
 
 def config() -> Experiment:
-    # Squares of 4×4 pixels are one place: it sees 80 pixels far, what fading and scratches need.
-    net = Compact(scale=1, features=96, convolutions=8, folded=4)
+    # Nothing of the image is added to what it makes: scratches would shine through.
+    net = DrUnet(widths=(48, 96, 192), blocks=1, bias=True, folded=2)
     return Experiment(
         objective=Restoration(
             net=Learner(

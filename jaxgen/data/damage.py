@@ -9,12 +9,13 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw, ImageFilter
 
 from jaxgen.data.bicubic import shrunk
+from jaxgen.data.masks import wandering
 from jaxgen.errors import UserError, check_field
 from jaxgen.typing import Example
 
 Range = tuple[float, float]
 
-_GREY = np.array([0.299, 0.587, 0.114], np.float32)
+GREY = np.array([0.299, 0.587, 0.114], np.float32)
 _BROWNED = np.array([1.07, 0.98, 0.82], np.float32)  # what time makes of white paper, over its mean
 
 
@@ -39,7 +40,7 @@ class Shrink(Damage):
         check_field(self, "factor", self.factor >= 1, "at least 1")
 
     def __call__(self, rng: np.random.Generator, example: Example) -> Example:
-        image = _bytes(self, example)
+        image = as_bytes(self, example)
         height, width = image.shape[:2]
         if height % self.factor or width % self.factor:
             raise UserError(f"Shrink({self.factor}): an image of {height}x{width} does not divide; crop it before")
@@ -74,14 +75,14 @@ class Age(Damage):
             check_field(self, field.name, 0 <= low <= high <= most, "a range from 0 on, of shares up to 1")
 
     def __call__(self, rng: np.random.Generator, example: Example) -> Example:
-        image = _bytes(self, example)
+        image = as_bytes(self, example)
         if image.shape[2] != 3:
             raise UserError(f"Age makes photographs in colour old; this image has {image.shape[2]} channel(s)")
         drawn = {field.name: float(rng.uniform(*getattr(self, field.name))) for field in dataclasses.fields(self)}
         faded = _faded(image.astype(np.float32), drawn["fading"], drawn["browning"])
-        soft = Image.fromarray(_levels(faded)).filter(ImageFilter.GaussianBlur(drawn["blur"]))
+        soft = Image.fromarray(levels(faded)).filter(ImageFilter.GaussianBlur(drawn["blur"]))
         grain = rng.normal(scale=drawn["grain"], size=(*image.shape[:2], 1)).astype(np.float32)
-        aged = _levels(np.asarray(soft, np.float32) + grain)
+        aged = levels(np.asarray(soft, np.float32) + grain)
         area = image.shape[0] * image.shape[1] / 64**2
         counts = [int(rng.poisson(drawn[name] * area)) for name in ("scratches", "specks")]
         torn = _torn(rng, image.shape[:2], *counts)
@@ -90,7 +91,7 @@ class Age(Damage):
 
 
 def _faded(image: Float[np.ndarray, "h w 3"], fading: float, browning: float) -> Float[np.ndarray, "h w 3"]:
-    brown = (image @ _GREY)[..., None] * _BROWNED
+    brown = (image @ GREY)[..., None] * _BROWNED
     coloured = (1 - browning) * image + browning * brown
     return (1 - fading) * coloured + fading * 150 * _BROWNED
 
@@ -101,21 +102,15 @@ def _torn(rng: np.random.Generator, size: tuple[int, int], scratches: int, speck
     picture = Image.new("L", (width, height))
     pen = ImageDraw.Draw(picture)
     for _ in range(scratches):
-        steps = int(rng.integers(4, 12))
-        at, angle = rng.uniform((0, 0), (width, height)), rng.uniform(0, 2 * math.pi)
-        line = [tuple(at)]
-        for _ in range(steps):
-            angle += rng.normal(scale=0.25)
-            at = at + rng.uniform(3, 9) * np.array([math.cos(angle), math.sin(angle)])
-            line.append(tuple(at))
-        pen.line(line, fill=255, width=int(rng.integers(1, 3)))
+        pen.line(wandering(rng, size, step=(3.0, 9.0)), fill=255, width=int(rng.integers(1, 3)))
     for _ in range(specks):
         (x, y), r = rng.uniform((0, 0), (width, height)), rng.uniform(0.5, 2.5)
         pen.ellipse((x - r, y - r, x + r, y + r), fill=255)
     return np.asarray(picture) > 0
 
 
-def _bytes(transform: Damage, example: Example) -> UInt8[np.ndarray, "h w c"]:
+def as_bytes(transform: Damage, example: Example) -> UInt8[np.ndarray, "h w c"]:
+    """Return the example's image. Raises UserError unless it is bytes, and not damaged yet."""
     name = type(transform).__name__
     if "target" in example:
         raise UserError(f"{name}: the example has a `target` already; an image is damaged by one transform")
@@ -124,5 +119,6 @@ def _bytes(transform: Damage, example: Example) -> UInt8[np.ndarray, "h w c"]:
     return example["image"]
 
 
-def _levels(image: Float[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w c"]:
+def levels(image: Float[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w c"]:
+    """Return levels in 0..255, rounded; others are clipped."""
     return np.clip(image + 0.5, 0, 255).astype(np.uint8)

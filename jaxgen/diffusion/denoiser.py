@@ -52,3 +52,15 @@ def denoised(
     level = jnp.broadcast_to(prediction.noise(alpha, noise, t), x.shape[:1])
     output, more = net(rows(prediction.scale(alpha, noise), z) * z, level)
     return prediction.denoised(output, z, alpha, noise), more
+
+
+def output_error(
+    net: NetWithMore, path: Path, prediction: Prediction, x0: Float[Array, " b *s"], eps: Array, t: Float[Array, " b"]
+) -> tuple[Float[Array, " b"], Any]:
+    """Return each row's mean squared error of the output of a net in training, and what else the net returned."""
+    alpha, sigma = path.alpha(t), path.sigma(t)
+    z = rows(alpha, x0) * x0 + rows(sigma, x0) * eps
+    scale = prediction.scale(alpha, sigma)
+    output, more = net(rows(scale, z) * z, prediction.noise(alpha, sigma, t))
+    wrong = output.astype(jnp.float32) - prediction.target(x0, eps, alpha, sigma)
+    return jnp.square(wrong).mean(tuple(range(1, wrong.ndim))), more

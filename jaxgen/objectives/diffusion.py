@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PRNGKeyArray
 
-from jaxgen.diffusion import quantities
+from jaxgen.diffusion.denoiser import NetWithMore, output_error
 from jaxgen.diffusion.likelihood import log_likelihood
 from jaxgen.diffusion.noise_distributions import NoiseDistribution, log_snr_slope, middles
 from jaxgen.diffusion.sampling import Sampling
@@ -206,14 +206,9 @@ class Diffusion(Denoising):
             spread=0.5 if self.latent is None else 1.0,
         )
 
-    def _error(self, net: Any, x0: Array, eps: Array, t: Float[Array, " b"]) -> tuple[Float[Array, " b"], Any]:
+    def _error(self, net: NetWithMore, x0: Array, eps: Array, t: Float[Array, " b"]) -> tuple[Float[Array, " b"], Any]:
         """Return each row's mean squared error of the net's output, and what else the net returned."""
-        alpha, sigma = self.path.alpha(t), self.path.sigma(t)
-        z = quantities.rows(alpha, x0) * x0 + quantities.rows(sigma, x0) * eps
-        scale = self.prediction.scale(alpha, sigma)
-        output, more = net(quantities.rows(scale, z) * z, self.prediction.noise(alpha, sigma, t))
-        wrong = output.astype(jnp.float32) - self.prediction.target(x0, eps, alpha, sigma)
-        return jnp.square(wrong).mean(tuple(range(1, wrong.ndim))), more
+        return output_error(net, self.path, self.prediction, x0, eps, t)
 
     def _weighted(self, params: Tree, error: Array, t: Array, u: Array) -> Float[Array, " b"]:
         alpha, sigma = self.path.alpha(t), self.path.sigma(t)

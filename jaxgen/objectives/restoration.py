@@ -14,21 +14,19 @@ from jaxgen.adversarial.game import Game, Opponent, discriminator_step, generato
 from jaxgen.adversarial.losses import AdversarialLoss, RelativisticAverage
 from jaxgen.errors import UserError, check_field
 from jaxgen.learner import Learner, Scalars, first_state, joint_step
-from jaxgen.metrics import reconstruction
 from jaxgen.metrics.accumulators import Mean
 from jaxgen.nn.interfaces import Discriminator, Restorer, require
 from jaxgen.objective import Forward, Image, Metrics, TotalSteps
+from jaxgen.objectives import pairs
 from jaxgen.objectives.distances import distances, padded
 from jaxgen.objectives.perceptual import Perceptual
 from jaxgen.pictures.panels import Panels
-from jaxgen.pictures.pixels import grey_to_rgb, to_float
+from jaxgen.pictures.pixels import to_float
 from jaxgen.state import Net, State
 from jaxgen.typing import Batch, Spec, Tree
 
 Images = Float[Array, "b h w c"]
 Map = Float[Array, "b _ _ c"]
-
-SHOWN = 8  # images of a preview
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -52,6 +50,8 @@ class Restoration:
     """A distance in the maps of a frozen net; None for none."""
     adversarial_loss: AdversarialLoss = RelativisticAverage()
     """What both sides of the game minimise."""
+    penalties: tuple[Any, ...] = ()
+    """What is added to the discriminator's loss, of `Penalty`: R1, R2, GradientPenalty, LeCam."""
     adversarial_weight: float = 0.1
     """Weight of the game; 0.005 in ESRGAN, beside l1=0.01, and 0.1 in Real-ESRGAN."""
     microbatches: int = 1
@@ -84,35 +84,30 @@ class Restoration:
 
     @property
     def _game(self) -> Game:
-        return Game(loss=self.adversarial_loss, total_steps=self.total_steps, microbatches=self.microbatches)
+        return Game(
+            loss=self.adversarial_loss,
+            penalties=self.penalties,
+            total_steps=self.total_steps,
+            microbatches=self.microbatches,
+        )
 
     def check(self, spec: Spec, classes: tuple[str, ...]) -> None:
         """Raise UserError where data and nets do not fit each other."""
         del classes
         require(self.net.module, Restorer, "net")
-        if "target" not in spec:
-            how = f"Shrink({self.scale})" if self.scale > 1 else "Age()"
-            raise UserError(
-                f"restoration learns from pairs, and the data has {', '.join(sorted(spec))} without a `target`; end "
-                f"the transforms with what damages images, such as {how}"
-            )
+        module: Any = self.net.module
+        pairs.check(spec, self.scale, module.factor)
         for name, learner in self.learners.items():
             if learner.optimizer is None and name != "perceptual":
                 raise UserError(f"--objective.{name}.optimizer is None, but it is to learn; give it one")
         small, large = spec["image"].shape[1:], spec["target"].shape[1:]
-        _check_sides(self.net.module, small)
-        made, _ = jax.eval_shape(
-            lambda: self.net.module.init_with_output(jax.random.key(0), _zeros(small), train=False)
-        )
-        if made.shape[1:] != large:
-            raise UserError(
-                f"the net makes images of {_by(small)} images of {_by(made.shape[1:])}, but their targets have "
-                f"{_by(large)}; set its scale and channels to the data's"
-            )
+        made, _ = jax.eval_shape(lambda: module.init_with_output(jax.random.key(0), _zeros(small), train=False))
+        pairs.check_made(made.shape[1:], spec)
         if self.discriminator is not None:
             require(self.discriminator.module, Discriminator, "discriminator")
-            module: Any = self.discriminator.module
-            jax.eval_shape(lambda: module.init(jax.random.key(0), _zeros(large), {}, train=False))
+            judge: Any = self.discriminator.module
+            shapes = jax.eval_shape(lambda: judge.init(jax.random.key(0), _zeros(large), {}, train=False))
+            self._game.check(large, spec["target"].shape[0], shapes)
         if self.perceptual is not None:
             self.perceptual.check({"image": spec["target"]})
 
@@ -181,24 +176,20 @@ class Restoration:
         `…_y` is of Y inside a border of `scale` pixels. An input that is smaller is enlarged by a bicubic filter.
         """
         image, target = to_float(batch["image"]), to_float(batch["target"])
-        found: dict[str, Array] = {}
-        for suffix, made in (("", self.forward(state, image)), ("_input", self.enlarged(image))):
-            found[f"psnr{suffix}"] = reconstruction.psnr(target, made)
-            found[f"psnr_y{suffix}"] = reconstruction.psnr_y(target, made, self.scale)
-            if reconstruction.measures_ssim(tuple(side - 2 * self.scale for side in target.shape[1:3])):
-                found[f"ssim_y{suffix}"] = reconstruction.ssim_y(target, made, self.scale)
-            if self.perceptual is not None:
-                net = state.nets["perceptual"]
-                seen = {"params": net.params, **net.stats}
-                found[f"perceptual{suffix}"] = self.perceptual.distance(seen, target, made)
-        return {name: Mean.of(x, batch["valid"]) for name, x in found.items()}
+        made = self.forward(state, image)
+        found = pairs.measured(target, made, image, self.scale, batch["valid"])
+        if self.perceptual is not None:
+            net = state.nets["perceptual"]
+            seen = {"params": net.params, **net.stats}
+            for suffix, one in (("", made), ("_input", pairs.enlarged(image, self.scale))):
+                found[f"perceptual{suffix}"] = Mean.of(self.perceptual.distance(seen, target, one), batch["valid"])
+        return found
 
     def preview(self, state: State, batch: Batch, key: PRNGKeyArray) -> dict[str, Panels]:
         """Show damaged images, what the net makes of them, and what they were."""
-        image, target = (to_float(batch[name][:SHOWN]) for name in ("image", "target"))
-        rows = (self.enlarged(image), self.forward(state, image), target)
-        shown = [grey_to_rgb(jnp.clip(x, -1.0, 1.0)) for x in rows]
-        return {"restored": Panels(images=jnp.stack(shown), titles=("image", "restored", "target"))}
+        image, target = (to_float(batch[name][: pairs.SHOWN]) for name in ("image", "target"))
+        made = "restored", self.forward(state, image)
+        return {"restored": pairs.panels(image, made, target=target, scale=self.scale)}
 
     def any_size(self) -> bool:
         """Return True: what `factor` does not divide is padded, and the padding cut off again."""
@@ -213,23 +204,6 @@ class Restoration:
         module: Any = self.net.module
         return padded(forward, image, module.factor, self.scale)
 
-    def enlarged(self, image: Images) -> Map:
-        """Return images at the target's size, by a bicubic filter."""
-        b, h, w, c = image.shape
-        return jnp.clip(jax.image.resize(image, (b, h * self.scale, w * self.scale, c), "cubic"), -1.0, 1.0)
-
-
-def _check_sides(module: Any, shape: tuple[int, ...]) -> None:
-    if shape[0] % module.factor or shape[1] % module.factor:
-        raise UserError(
-            f"the net sees {module.factor}×{module.factor} pixels as one place, which does not divide images of "
-            f"{_by(shape)}; crop or resize them"
-        )
-
 
 def _zeros(shape: tuple[int, ...]) -> Images:
     return jnp.zeros((1, *shape))
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return "×".join(map(str, shape))
