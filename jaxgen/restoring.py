@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from jaxgen.diffusion.guidance import Guidance, Unguided
+from jaxgen.diffusion.windows import Windowed
 from jaxgen.errors import UserError
 from jaxgen.noise import numbered
 from jaxgen.objective import Editable, Generative
@@ -24,16 +25,23 @@ from jaxgen.state import State
 Draw = Callable[..., Iterator[Float32[np.ndarray, "b *s"]]]
 
 
-def restorer(program: Program, *, method: Method | None = None, inner: Guidance | None = None) -> Draw:
+def restorer(
+    program: Program,
+    *,
+    method: Method | None = None,
+    inner: Guidance | None = None,
+    shape: tuple[int, ...] | None = None,
+) -> Draw:
     """Return what draws pictures given measurements of them; see `Draw`. It is compiled once for each kind of damage.
 
     `measured` has a row for each number. Solver and schedule are the run's; `inner` is the guidance whose estimate is
-    made to know the measurement.
+    made to know the measurement. Pictures have the run's shape; those of a larger `shape` are seen through windows.
 
-    Raises UserError where the run's objective has no denoiser of pixels.
+    Raises UserError where the run's objective has no denoiser of pixels, or pictures are smaller than the run's.
     """
-    objective, shape = _of_pixels(program)
-    chosen = {"method": method or TRAINED, "inner": inner or Unguided()}
+    objective, own = _of_pixels(program)
+    shape = shape or own
+    chosen = {"method": method or TRAINED, "inner": windowed(inner or Unguided(), own, shape)}
 
     def one(
         state: State, guide: Any, damage: Damage, seed: jax.Array, number: jax.Array, measured: Any, condition: Any
@@ -45,16 +53,20 @@ def restorer(program: Program, *, method: Method | None = None, inner: Guidance 
     return _in_batches(program, program.map(one))
 
 
-def denoiser(program: Program, *, noise: float) -> Draw:
+def denoiser(
+    program: Program, *, noise: float, inner: Guidance | None = None, shape: tuple[int, ...] | None = None
+) -> Draw:
     """Return what draws pictures given measurements that only noise of this deviation was added to; see `Draw`.
 
     The noisy picture is where sampling starts, in the middle of the schedule. By a solver that draws noise this is
-    exact for any data; by the ODE it is not. `damage` is not looked at.
+    exact for any data; by the ODE it is not. `damage` is not looked at; `inner` and `shape` are as of `restorer`.
 
-    Raises UserError where the run's objective cannot start from pixels.
+    Raises UserError where the run's objective cannot start from pixels, or pictures are smaller than the run's.
     """
-    objective, shape = _of_pixels(program)
-    if not isinstance(objective, Editable):
+    objective, own = _of_pixels(program)
+    shape = shape or own
+    held = objective.with_options({"guidance": windowed(inner or Unguided(), own, shape)})
+    if not isinstance(held, Editable):
         raise UserError(f"{type(objective).__name__} cannot start from a noisy picture; a diffusion model can")
     strength = noise / (1 + noise)
 
@@ -64,9 +76,21 @@ def denoiser(program: Program, *, noise: float) -> Draw:
         del damage
         keys = numbered(jax.random.key(seed), number)
         start = jnp.broadcast_to(measured, (len(number), *shape))
-        return objective.edit(state, start, jnp.zeros_like(start), keys, condition, guide, strength=strength)
+        return held.edit(state, start, jnp.zeros_like(start), keys, condition, guide, strength=strength)
 
     return _in_batches(program, program.map(one))
+
+
+def windowed(inner: Guidance, own: tuple[int, ...], shape: tuple[int, ...]) -> Guidance:
+    """Return guidance of pictures of a shape by a net for those of its own shape: of others, through windows.
+
+    Raises UserError where they are smaller.
+    """
+    if shape == own:
+        return inner
+    through = Windowed(height=own[0], width=own[1], inner=inner)
+    through.count(shape[0], shape[1])
+    return through
 
 
 def _of_pixels(program: Program) -> tuple[Generative, tuple[int, ...]]:

@@ -1,6 +1,8 @@
 """Restoration by diffusion: emoji whose colour, a piece or fine detail is gone, each drawn as it may have been.
 
-Result: unverified
+Result: psnr 20.98 dB of one sample on combinations that were never trained (as damaged: 20.41), psnr_y 25.33 (31.59:
+grey pictures keep their Y), after 12.7 min on 2 CPU cores that had other work too
+(uv run train.py configs/restoration/emoji_palette.py)
 """
 
 from jaxgen.data.augment import Flip

@@ -21,7 +21,7 @@ from jaxgen.optim.schedules import Cosine
 
 def config() -> Experiment:
     # Nothing of the image is added to what it makes: scratches would shine through.
-    net = DrUnet(widths=(48, 96, 192), blocks=1, bias=True, folded=2)
+    net = DrUnet(widths=(32, 64, 128), blocks=2, bias=True, folded=2)
     return Experiment(
         objective=Restoration(
             net=Learner(
@@ -35,11 +35,11 @@ def config() -> Experiment:
             transforms=(RandomScaleCrop(height=96, width=96, low=0.7, high=1.0), Flip(), Age()),
         ),
         test=Pipeline(source=Photographs(split="test", size=128), transforms=(Age(),)),
-        steps=2000,
+        steps=1000,
         batch_size=16,
         test_batch_size=16,
         log_every=50,
-        evaluate_every=1000,
-        preview_every=1000,
+        evaluate_every=500,
+        preview_every=500,
         checkpoint_every=500,
     )

@@ -1,4 +1,4 @@
-"""Super-resolution by a GAN: the compact net of photos_x2_compact, now against a discriminator of each pixel.
+"""Super-resolution by a GAN: the compact net of photos_x2_compact, now against a discriminator of patches.
 
 Result: unverified
 
@@ -10,25 +10,28 @@ import dataclasses
 
 from configs.super_resolution.photos_x2_compact import NET, photographs
 from jaxgen.adversarial.losses import RelativisticPairing
+from jaxgen.adversarial.penalties import R1, R2
 from jaxgen.experiment import Experiment
 from jaxgen.learner import Learner
-from jaxgen.models.super_resolution import UNetDiscriminator
+from jaxgen.models.patchgan import Instance, PatchGan
 from jaxgen.objectives.restoration import Restoration
 from jaxgen.optim.optimizer import Adam, Optimizer
 from jaxgen.optim.schedules import Constant
 from jaxgen.weights.trained import FromRun
 
-ADAM = Optimizer(learning_rate=Constant(value=2e-4), method=Adam(b1=0.9, b2=0.99))
-FASTER = dataclasses.replace(ADAM, learning_rate=Constant(value=1e-3))  # a discriminator that has seen nothing yet
+ADAM = Optimizer(learning_rate=Constant(value=5e-5), method=Adam(b1=0.0, b2=0.99))
+FASTER = dataclasses.replace(ADAM, learning_rate=Constant(value=5e-4))  # a discriminator that has seen nothing yet
+GAMMA = Constant(value=0.1)
 
 
 def config() -> Experiment:
     made = photographs(
         Restoration(
             net=dataclasses.replace(NET, optimizer=ADAM, weights=FromRun("runs/photos_x2_compact")),
-            discriminator=Learner(module=UNetDiscriminator(width=16), optimizer=FASTER),
+            discriminator=Learner(module=PatchGan(width=32, halvings=1, norm=Instance()), optimizer=FASTER),
             adversarial_loss=RelativisticPairing(),
+            penalties=(R1(gamma=GAMMA), R2(gamma=GAMMA)),
             adversarial_weight=0.05,
         )
     )
-    return dataclasses.replace(made, steps=1500)
+    return dataclasses.replace(made, steps=600)

@@ -2,7 +2,7 @@
 
 import argparse
 import dataclasses
-import functools
+import math
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,32 +11,33 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxgen.commands import damages, generator, prompts, sample_files
+from jaxgen.commands import damages, generator, prompts
+from jaxgen.commands.damaged import found, tried
 from jaxgen.commands.output import Parser, check_folder_for, note, print_json, shown, whole, writing
 from jaxgen.commands.pictures import Picture, pictures
+from jaxgen.commands.restored import Job, line, written
 from jaxgen.config.expression import parse_options, value
 from jaxgen.data.augment import Resize
 from jaxgen.data.decode import read_image
 from jaxgen.data.frame import prepared
+from jaxgen.data.masks import MASKS
 from jaxgen.diffusion.guidance import Unguided
 from jaxgen.diffusion.stochastic import Ddim
+from jaxgen.diffusion.windows import Windowed
 from jaxgen.errors import UserError
 from jaxgen.parallel.processes import use_compilation_cache
-from jaxgen.pictures import sheet
-from jaxgen.pictures.panels import Panels
 from jaxgen.progress import Line, counted
 from jaxgen.restoration.damage import Damage
 from jaxgen.restoration.guidance import Restoring
 from jaxgen.restoration.methods import METHODS, TRAINED
 from jaxgen.restoration.operators import Scale
-from jaxgen.restoring import Draw, denoiser, restorer
+from jaxgen.restoring import Draw, denoiser, restorer, windowed
 from jaxgen.runs.restore import Restored
 from jaxgen.sampling import Asked
 from jaxgen.state import State
 
 SOLVER = Ddim(eta=1.0)  # of an SDE: it forgives a net's errors, and from a noisy picture on it is exact
 LEVELS = 35  # least noise levels, as many as evaluations of EDM's 18 steps
-STRIP = 8  # most samples in a strip
 
 
 def run(prog: str, arguments: list[str]) -> None:
@@ -54,7 +55,10 @@ def run(prog: str, arguments: list[str]) -> None:
     parser.add_argument("--seed", type=whole, default=0)
     sizes = parser.add_mutually_exclusive_group()
     sizes.add_argument("--resize", action="store_true", help="bring pictures of another size to the one that is needed")
-    sizes.add_argument("--own-size", action="store_true", help="restore each at its own size, where the net can")
+    sizes.add_argument(
+        "--own-size", action="store_true",
+        help="give the net each whole picture at its own size, where it can, instead of windows of larger ones",
+    )  # fmt: skip
     parser.add_argument(
         "--method", metavar="VALUE", help=f"{TRAINED}, or such as 'DiffPir(weight=1.0)', which takes no derivatives"
     )
@@ -77,12 +81,12 @@ def run(prog: str, arguments: list[str]) -> None:
     work = _Work(args, opened, guide, said)
     jobs = [work.job(picture) for picture in asked]  # all of them are looked at before anything is compiled
     rows = []
-    with Line(sys.stderr) as line, writing():
+    with Line(sys.stderr) as told, writing():
         for job in jobs:
-            samples = np.concatenate([*counted(work.drawn(job), line.hear, "samples", args.samples)])
-            rows.append(_written(job, samples, args))
+            samples = np.concatenate([*counted(work.drawn(job), told.hear, "samples", args.samples)])
+            rows.append(written(job, samples, args))
             if not args.json:
-                print(_line(rows[-1]))
+                print(line(rows[-1]))
     if args.json:
         print_json(
             {
@@ -90,21 +94,6 @@ def run(prog: str, arguments: list[str]) -> None:
                 "protocol": work.protocol(),
             }
         )  # fmt: skip
-
-
-@dataclasses.dataclass(frozen=True)
-class _Job:
-    """One picture, and what is known of it."""
-
-    picture: Picture
-    pixels: np.ndarray  # u8[i j k], as it is restored
-    damage: Damage
-    shape: tuple[int, ...]  # of what is restored
-
-    @property
-    def measured(self) -> np.ndarray:
-        """Return the damaged picture f32[1 i j k] in [-1, 1]."""
-        return self.pixels[None].astype(np.float32) / 127.5 - 1
 
 
 class _Work:
@@ -118,37 +107,32 @@ class _Work:
         self._shape = shape
         self._method = None if args.task == "denoise" else value(args.method or repr(TRAINED), METHODS)
         self._inner = generator.own_guidance(run.program.generative) or Unguided()
-        self._damage = damages.damage_of(args)
-        self._drawers: dict[tuple[int, ...], Draw] = {}
+        self._drawers: dict[tuple[Any, ...], Draw] = {}
         self._condition = self._asked(said)
-        self._drawer(shape)  # refuses a run that cannot
-        if self._method is not None and not args.own_size:
-            self._method.check(self._damage(shape))
+        self._drawer(shape, 1.0)  # refuses a run that cannot
 
-    def job(self, picture: Picture) -> _Job:
+    def job(self, picture: Picture) -> Job:
         """Read a picture. Raises UserError where it does not fit the task, or is of another size than is needed."""
-        name = shown(picture.path)
-        shape = self._own(picture) if self._args.own_size else self._shape
-        damage = self._damage(shape)
-        wanted = damage.operator.measures(shape)
-        pixels = read_image(picture.path, wanted[-1], name)
-        if pixels.shape != wanted and self._args.resize:
-            note(f"note: {name} is brought from {_by(pixels.shape)} to {_by(wanted)}")
-            pixels = prepared(pixels, (Resize(*wanted[:2]),)).image
-        if pixels.shape != wanted:
-            made = "" if wanted[:2] == shape[:2] else f" to make {_by(shape)} of it"
-            raise UserError(
-                f"{name} is {_by(pixels.shape)}, and this run needs {_by(wanted)}{made}; --resize brings it there, "
-                "--own-size restores it at its own size where the net can"
-            )
-        self._drawer(shape)
-        return _Job(picture, pixels, damage, shape)
+        args, name = self._args, shown(picture.path)
+        grey = args.task == "colourise" and not args.trial
+        pixels = read_image(picture.path, 1 if grey else self._shape[2], name)
+        factor = 1 if args.trial else args.factor or 1
+        if args.resize:
+            pixels = self._brought(pixels, factor, name)
+        shape = (pixels.shape[0] * factor, pixels.shape[1] * factor, self._shape[2])
+        windows = 1 if args.own_size else self._windows(shape, factor, name)
+        damaged = tried(args, pixels) if args.trial else found(args, picture.path, pixels, shape)
+        if self._method is not None:
+            self._method.check(damaged.damage)
+        self._drawer(shape, damaged.damage.noise)
+        return Job(picture, damaged, shape, windows, pixels if args.trial else None)
 
-    def drawn(self, job: _Job) -> Iterator[np.ndarray]:
+    def drawn(self, job: Job) -> Iterator[np.ndarray]:
         """Yield samples of a picture, in batches."""
         numbers = np.arange(self._args.samples, dtype=np.int32)
-        return self._drawer(job.shape)(
-            self._run.state, self._guide, job.damage, job.measured, numbers, self._args.seed, self._condition
+        damage, measured = job.damaged.damage, job.damaged.measured
+        return self._drawer(job.shape, damage.noise)(
+            self._run.state, self._guide, damage, measured, numbers, self._args.seed, self._condition
         )
 
     def protocol(self) -> dict[str, Any]:
@@ -165,20 +149,42 @@ class _Work:
         nfe = objective.with_options({"guidance": held}).protocol()["nfe"]
         return how | {"method": repr(self._method), "nfe": nfe}
 
-    def _own(self, picture: Picture) -> tuple[int, ...]:
-        """Return the shape of what a picture at its own size is restored to."""
-        height, width = read_image(picture.path, self._shape[-1], shown(picture.path)).shape[:2]
-        factor = self._args.factor or 1
-        return height * factor, width * factor, self._shape[-1]
+    def _brought(self, pixels: np.ndarray, factor: int, name: str) -> np.ndarray:
+        """Return a picture at the size of which the run makes one of its own."""
+        height, width = self._shape[0] // factor, self._shape[1] // factor
+        if self._shape[0] % factor or self._shape[1] % factor:
+            raise UserError(f"a factor of {factor} does not divide the {_by(self._shape)} of this run; drop --resize")
+        if pixels.shape[:2] == (height, width):
+            return pixels
+        note(f"note: {name} is brought from {_by(pixels.shape)} to {height}×{width}")
+        return prepared(pixels, (Resize(height, width),)).image
 
-    def _drawer(self, shape: tuple[int, ...]) -> Draw:
-        if shape not in self._drawers:
-            run = self._run if shape == self._shape else generator.with_size(self._run, (shape[0], shape[1]))
+    def _windows(self, shape: tuple[int, ...], factor: int, name: str) -> int:
+        """Return through how many windows pictures of a shape are seen. Raises UserError for too small ones."""
+        if shape[0] < self._shape[0] or shape[1] < self._shape[1]:
+            small, needed = (_by([side // factor for side in each[:2]]) for each in (shape, self._shape))
+            made = "" if factor == 1 else f" to make {_by(self._shape)} of it"
+            raise UserError(
+                f"{name} is {small}, and this run needs at least {needed}{made}; --resize brings it there, "
+                "--own-size restores it at its own size where the net can"
+            )
+        through = windowed(self._inner, self._shape, shape)
+        count = math.prod(through.count(shape[0], shape[1])) if isinstance(through, Windowed) else 1
+        if count > 1:
+            note(f"note: {name}: {_by(shape)} pixels are seen through {count} windows of {_by(self._shape)}")
+        return count
+
+    def _drawer(self, shape: tuple[int, ...], noise: float) -> Draw:
+        key = (shape, noise if self._method is None else None)
+        if key not in self._drawers:
+            own = self._args.own_size and shape != self._shape
+            run = generator.with_size(self._run, (shape[0], shape[1])) if own else self._run
             if self._method is None:
-                self._drawers[shape] = denoiser(run.program, noise=2 * self._args.sigma)
+                made = denoiser(run.program, noise=noise, inner=self._inner, shape=shape)
             else:
-                self._drawers[shape] = restorer(run.program, method=self._method, inner=self._inner)
-        return self._drawers[shape]
+                made = restorer(run.program, method=self._method, inner=self._inner, shape=shape)
+            self._drawers[key] = made
+        return self._drawers[key]
 
     def _asked(self, said: prompts.Prompts) -> Asked:
         """Return what each sample is asked for: a class or a text where the net takes one, which may be no text."""
@@ -209,51 +215,10 @@ def _for_posteriors(run: Restored, args: argparse.Namespace) -> Restored:
     return run.with_experiment(dataclasses.replace(run.experiment, objective=changed))
 
 
-def _written(job: _Job, samples: np.ndarray, args: argparse.Namespace) -> dict[str, Any]:
-    """Write what was made of a picture, and return where, and how well it fits."""
-    files = {"out": args.out / f"{job.picture.name}.png", "strip": args.out / f"{job.picture.name}_strip.png"}
-    mean, spread = samples.mean(0), samples.std(0)
-    most = float(spread.max()) or 1.0
-    files["out"].parent.mkdir(parents=True, exist_ok=True)
-    own = functools.partial(sample_files.own_channels, alpha=True)
-    sheet.save(files["out"], own(samples[:1])[0])
-    if len(samples) > 1:
-        files |= {name: args.out / f"{job.picture.name}_{name}.png" for name in ("mean", "spread")}
-        sheet.save(files["mean"], own(mean[None])[0])
-        sheet.save(files["spread"], own(2 * spread[None] / most - 1)[0])
-        for k, sample in enumerate(samples):
-            sheet.save(args.out / f"{job.picture.name}_sample_{k}.png", own(sample[None])[0])
-    sheet.save(files["strip"], _strip(job, samples, mean, 2 * spread / most - 1))
-    row: dict[str, Any] = {"image": shown(job.picture.path), **{name: shown(file) for name, file in files.items()}}
-    if len(samples) > 1:
-        row["spread_white"] = most / 2  # in the units of 0..1
-    measured = jnp.asarray(job.measured.repeat(len(samples), 0))
-    mismatch = np.asarray(job.damage.mismatch(jnp.asarray(samples), measured))
-    return row | {"mismatch": float(np.sqrt(np.square(mismatch).mean())) / job.damage.noise}
-
-
-def _strip(job: _Job, samples: np.ndarray, mean: np.ndarray, spread: np.ndarray) -> np.ndarray:
-    """Lay the picture as it was, and what was made of it, side by side with words."""
-    before = sample_files.picture(job.measured, alpha=True)
-    zoom = job.shape[0] // before.shape[1]
-    before = before.repeat(zoom, 1).repeat(zoom, 2)
-    shown_samples = sample_files.picture(samples[:STRIP], alpha=True)
-    columns = ["before", *(["after"] if len(samples) == 1 else [f"after, {k + 1}" for k in range(len(shown_samples))])]
-    images = [before, shown_samples]
-    if len(samples) > 1:
-        images += [sample_files.picture(one[None], alpha=True) for one in (mean, spread)]
-        columns += [f"mean of {len(samples)}", "spread"]
-    return sheet.sheet(Panels(images=np.concatenate(images)[None], columns=tuple(columns)), ())
-
-
-def _line(row: dict[str, Any]) -> str:
-    """Say for a person what was made."""
-    return f"{row['image']}  fits to {row['mismatch']:.2f} of the noise  ->  {row['strip']}"
-
-
 def _check_inputs(asked: Sequence[Picture], args: argparse.Namespace) -> None:
     """Raise UserError if what is written could be a picture that is read."""
-    read = {picture.path.resolve() for picture in asked} | ({args.mask.resolve()} if args.mask else set())
+    mask = set() if args.mask is None or args.mask in MASKS else {pathlib.Path(args.mask).resolve()}
+    read = {picture.path.resolve() for picture in asked} | mask
     for picture in asked:
         for path in read:
             if path.parent == args.out.resolve() and path.suffix == ".png" and path.stem.startswith(picture.name):

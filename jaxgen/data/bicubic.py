@@ -4,7 +4,7 @@ import functools
 import math
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 
 @functools.lru_cache(256)
@@ -16,9 +16,14 @@ def shrinking(n: int, factor: int) -> Float[np.ndarray, "m n"]:
         first = math.floor(centre - 2 * factor)
         taps = np.arange(first, first + 4 * factor + 2)
         weights = _cubic((centre - taps) / factor)
-        mirrored = np.where(taps % (2 * n) < n, taps % (2 * n), 2 * n - 1 - taps % (2 * n))
-        np.add.at(row, mirrored, weights / weights.sum())
+        np.add.at(row, mirrored(taps, n), weights / weights.sum())
     return made
+
+
+def mirrored(places: Int[np.ndarray, " k"], n: int) -> Int[np.ndarray, " k"]:
+    """Return the pixels in 0..n-1 that lie at these places where a side of n is mirrored at both borders."""
+    along = places % (2 * n)
+    return np.where(along < n, along, 2 * n - 1 - along)
 
 
 def shrunk(image: UInt8[np.ndarray, "h w c"], factor: int) -> UInt8[np.ndarray, "i j c"]:

@@ -7,14 +7,17 @@ either side. So adjoint and pseudo-inverse are exact, with borders and all.
 import abc
 import functools
 import math
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Float
 
-from jaxgen.data.bicubic import shrinking
+from jaxgen.data.bicubic import mirrored, shrinking
 from jaxgen.errors import UserError
+
+Border = Literal["wrap", "mirror"]
 
 LEAST = 1e-4  # singular values below this share of the largest count as 0 in a pseudo-inverse
 
@@ -42,11 +45,11 @@ class Separable(abc.ABC):
         return len(_matrix(self, shape[0])), len(_matrix(self, shape[1])), shape[2]
 
     def forward(self, x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
-        return _both(x, _matrix(self, x.shape[1]), _matrix(self, x.shape[2]))
+        return both(x, _matrix(self, x.shape[1]), _matrix(self, x.shape[2]))
 
     def adjoint(self, y: Float[Array, "b i j c"]) -> Float[Array, "b h w c"]:
         rows, columns = (_matrix(self, self.before(m)) for m in y.shape[1:3])
-        return _both(y, rows.T, columns.T)
+        return both(y, rows.T, columns.T)
 
     def seen(self, y: Float[Array, "b i j c"]) -> Float[Array, "b i j c"]:
         return y
@@ -54,7 +57,7 @@ class Separable(abc.ABC):
     def pseudo_inverse(self, y: Float[Array, "b i j c"]) -> Float[Array, "b h w c"]:
         """Return A† y, where singular values below 1e-4 of the largest of a side count as 0."""
         rows, columns = (_inverse(self, self.before(m)) for m in y.shape[1:3])
-        return _both(y, rows, columns)
+        return both(y, rows, columns)
 
 
 @functools.lru_cache(256)
@@ -67,7 +70,8 @@ def _inverse(operator: Separable, n: int) -> np.ndarray:
     return np.linalg.pinv(operator.matrix(n), rcond=LEAST)
 
 
-def _both(x: Float[Array, "b h w c"], rows: np.ndarray, columns: np.ndarray) -> Float[Array, "b i j c"]:
+def both(x: Float[Array, "b h w c"], rows: np.ndarray, columns: np.ndarray) -> Float[Array, "b i j c"]:
+    """Multiply pictures by f64[i h] from the left and by f64[j w] from the right."""
     left, right = jnp.asarray(rows, x.dtype), jnp.asarray(columns, x.dtype)
     return jnp.einsum("ih,jw,bhwc->bijc", left, right, x, precision="highest")
 
@@ -109,9 +113,11 @@ class BicubicDown(_Down):
 
 @struct.dataclass
 class Blur(Separable):
-    """Gaussian blur of a standard deviation in pixels; what leaves at one border comes in at the other."""
+    """Gaussian blur of a standard deviation in pixels."""
 
     sigma: float = struct.field(pytree_node=False)
+    border: Border = struct.field(pytree_node=False, default="wrap")
+    """What lies beyond: the other side, "wrap", or the picture mirrored, as scipy.ndimage's "reflect"."""
 
     def check(self, n: int) -> None:
         if not 0 < self.sigma < math.inf:
@@ -123,9 +129,11 @@ class Blur(Separable):
         return m
 
     def matrix(self, n: int) -> np.ndarray:
-        reach = math.ceil(8 * self.sigma / n + 1) * n  # where a Gaussian of 8 deviations has come round
+        reach = math.ceil(8 * self.sigma)  # a Gaussian of 8 deviations is below a float's precision
         away = np.arange(-reach, reach + 1)
-        kernel = np.zeros(n)
-        np.add.at(kernel, away % n, np.exp(-0.5 * (away / self.sigma) ** 2))
+        kernel = np.exp(-0.5 * (away / self.sigma) ** 2)
         kernel /= kernel.sum()
-        return np.stack([np.roll(kernel, i) for i in range(n)])
+        made = np.zeros((n, n))
+        for i, row in enumerate(made):
+            np.add.at(row, mirrored(i + away, n) if self.border == "mirror" else (i + away) % n, kernel)
+        return made
