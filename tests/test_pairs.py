@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import small
 
+from jaxgen.adversarial.penalties import R1
 from jaxgen.commands.predict import preparation
 from jaxgen.data import batches
 from jaxgen.data.augment import Unlabelled
@@ -135,6 +136,8 @@ def test_data_that_do_not_fit_are_refused():
         objective().check(of(image=image), ())
     with pytest.raises(UserError, match="images of 32×32×3, but their targets have 16×16×3"):
         objective().check(of(image=image, target=image), ())
+    with pytest.raises(UserError, match="R1 has no gamma"):
+        dataclasses.replace(objective(), penalties=(R1(),)).check(of(image=image, target=target), ())
 
 
 def test_pictures_to_predict_are_not_damaged_first():
