@@ -115,7 +115,7 @@ def hears(process):
     return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
-SOON = [0.0, pytest.param(0.6, marks=pytest.mark.slow), pytest.param(2.0, marks=pytest.mark.slow)]
+SOON = [0.0, pytest.param(0.6, marks=pytest.mark.slow), pytest.param(1.5, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize("seconds", SOON)

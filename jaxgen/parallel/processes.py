@@ -86,11 +86,13 @@ def any_process(mesh: Mesh, wish: Callable[[], bool]) -> Callable[[], bool]:
 
 
 def use_compilation_cache() -> None:
-    """Keep compiled programs between runs; called before the first array is made.
+    """Keep programs that took half a second to compile between runs; called before the first array is made.
 
-    JAX_COMPILATION_CACHE_DIR names another folder than ~/.cache/jaxgen/xla.
+    JAX_COMPILATION_CACHE_DIR names another folder than ~/.cache/jaxgen/xla, and
+    JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS another time.
     """
     if not jax.config.jax_compilation_cache_dir:
         cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "jaxgen" / "xla"
         jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
