@@ -3,7 +3,8 @@
 On data whose denoiser is exact: a round Gaussian, one of uneven spread, and a mixture of three, each measured with
 noise. For every method and solver, the table has how far the samples' mean is from the posterior's, in its standard
 deviations, and the samples' variance over the posterior's; of the mixture, by how much the weights of its three parts
-are off, half the sum. The picture shows samples of the mixture, and exact ones.
+are off, half the sum. `Daps` and `SplitGibbs`, which are solvers of their own, follow. The picture shows samples of the
+mixture, and exact ones.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxgen.diffusion.gaussian import GaussianMixture
+from jaxgen.diffusion.guidance import Unguided
 from jaxgen.diffusion.path import Edm
 from jaxgen.diffusion.sampling import Sampling
 from jaxgen.diffusion.sampling_schedules import Rho
@@ -29,8 +31,8 @@ from jaxgen.pictures import sheet
 from jaxgen.pictures.panels import Panels
 from jaxgen.pictures.pixels import scatter
 from jaxgen.restoration.damage import Damage
+from jaxgen.restoration.daps import Daps, Rounds, SplitGibbs, options
 from jaxgen.restoration.gaussian import Gaussian, mixture_posterior
-from jaxgen.restoration.guidance import Restoring
 from jaxgen.restoration.methods import Ddnm, DiffPir, Method, PiGdm, Tweedie
 from jaxgen.restoration.operators import Dense
 
@@ -68,15 +70,30 @@ METHODS: dict[str, Method] = {
     "DPS": Dps(),
 }
 SOLVERS: dict[str, Solver] = {"SDE": Ddim(eta=1.0), "ODE": Euler()}
+ROUNDS: dict[str, Rounds] = {"Daps": Daps(), "SplitGibbs": SplitGibbs(steps=16)}
+WAYS = [(name, way, method, solver) for name, method in METHODS.items() for way, solver in SOLVERS.items()]
+WAYS += [(name, "", method, Euler()) for name, method in ROUNDS.items()]
+REACH = 2.0  # of the picture
 
 
 def drawn(
-    data: Any, method: Method, solver: Solver, matrix: np.ndarray, y: np.ndarray, noise: float, n: int, steps: int
+    data: Any,
+    method: Method | Rounds,
+    solver: Solver,
+    matrix: np.ndarray,
+    y: np.ndarray,
+    noise: float,
+    n: int,
+    steps: int,
 ) -> np.ndarray:
     """Return n samples given y, by the method and by the solver on so many EDM levels."""
     damage = Damage(operator=Dense(matrix=jnp.asarray(matrix, jnp.float32)), noise=noise)
-    held = Restoring(damage=damage, measured=jnp.asarray(y[None], jnp.float32), method=method)
-    how = Sampling(solver=solver, schedule=Rho(steps=steps), guidance=held)
+    # As the rounds of `SplitGibbs` have it: what lies below says little, and what lies above is forgotten.
+    schedule = Rho(steps=steps)
+    if isinstance(method, SplitGibbs):
+        schedule = dataclasses.replace(schedule, sigma_max=10.0, sigma_min=0.03)
+    how = Sampling(solver=solver, schedule=schedule)
+    how = dataclasses.replace(how, **options(method, damage, jnp.asarray(y[None], jnp.float32), Unguided()))
     eps = jax.random.normal(jax.random.key(0), (n, matrix.shape[1]))
     keys = jax.random.split(jax.random.key(1), n)
     net = lambda x, sigma, condition: data.denoise(x, sigma)  # noqa: E731
@@ -115,29 +132,41 @@ def measure(n: int, steps: int) -> tuple[list[dict[str, Any]], list[list[np.ndar
     """Return a row for each method and solver, and samples of the mixture for each noise: exact ones, and the ODE's."""
     rows: list[dict[str, Any]] = []
     clouds = [[exact(noise, n)] for noise in NOISES]
-    for name, method in METHODS.items():
-        for way, solver in SOLVERS.items():
-            row: dict[str, Any] = {"method": name, "solver": way}
-            for label, data in DATA.items():
-                for noise in NOISES:
-                    samples = drawn(data, method, solver, A, Y, noise, n, steps)
-                    row[f"{label} {noise}"] = of_gaussian(samples, data, noise)
-            for noise, cloud in zip(NOISES, clouds, strict=True):
-                samples = drawn(MODES, method, solver, MODES_A, MODES_Y, noise, n, steps)
-                row[f"weights {noise}"] = of_mixture(samples, noise)
-                if way == "ODE":
-                    cloud.append(samples)
-            rows.append(row)
-            print(f"{name} {way}", file=sys.stderr)
+    for name, way, method, solver in WAYS:
+        row: dict[str, Any] = {"method": name, "solver": way}
+        for label, data in DATA.items():
+            for noise in NOISES:
+                samples = drawn(data, method, solver, A, Y, noise, n, steps)
+                row[f"{label} {noise}"] = of_gaussian(samples, data, noise)
+        for noise, cloud in zip(NOISES, clouds, strict=True):
+            samples = drawn(MODES, method, solver, MODES_A, MODES_Y, noise, n, steps)
+            row[f"weights {noise}"] = of_mixture(samples, noise)
+            if way != "SDE":
+                cloud.append(samples)
+        rows.append(row)
+        print(f"{name} {way}", file=sys.stderr)
     return rows, clouds
 
 
 def draw(clouds: Sequence[Sequence[np.ndarray]], out: pathlib.Path) -> None:
     """Show where samples of the mixture lie, a row for each noise."""
-    images = [[scatter(jnp.asarray(points, jnp.float32), reach=2.0) for points in cloud] for cloud in clouds]
+    images = [[scatter(jnp.asarray(points, jnp.float32), reach=REACH) for points in cloud] for cloud in clouds]
     titles = tuple(f"noise {noise}" for noise in NOISES)
-    columns = ("exact", *METHODS)
+    names = ("exact", *METHODS, *ROUNDS)
+    columns = tuple(
+        f"{name} (empty: diverged)" if any(_diverged(cloud[i]) for cloud in clouds) else name
+        for i, name in enumerate(names)
+    )
     sheet.save(out, sheet.sheet(Panels(images=np.asarray(images), titles=titles, columns=columns), ()))
+
+
+def _short(x: float) -> str:
+    return f"{x:.2f}" if x < 1000 else f"{x:.0e}"
+
+
+def _diverged(points: np.ndarray) -> bool:
+    """Whether the picture has none of the points."""
+    return not (np.abs(points) < REACH).all(1).any()
 
 
 def main() -> int:
@@ -157,7 +186,7 @@ def main() -> int:
     print(f"{'':<14}" + "".join(f"{name:>15}" for name in columns))
     for row in rows:
         cells = [row[name] for name in columns]
-        told = [f"{cell:.2f}" if isinstance(cell, float) else f"{cell[0]:.2f}, {cell[1]:.2f}" for cell in cells]
+        told = [", ".join(_short(x) for x in ([cell] if isinstance(cell, float) else cell)) for cell in cells]
         print(f"{row['method'] + ' ' + row['solver']:<14}" + "".join(f"{cell:>15}" for cell in told))
     return 0
 

@@ -27,7 +27,9 @@ from jaxgen.program import Program
 from jaxgen.restoration.damage import Damage, old_photograph
 from jaxgen.restoration.gaussian import Gaussian, mixture_posterior
 from jaxgen.restoration.guidance import Restoring
+from jaxgen.restoration.jpeg import Jpeg
 from jaxgen.restoration.methods import Ddnm, DiffPir, PiGdm, Tweedie
+from jaxgen.restoration.motion import Motion
 from jaxgen.restoration.operators import Composed, Dense, Grey, Invertible, Mask, Scale, count, matrix_of
 from jaxgen.restoration.separable import AverageDown, BicubicDown, Blur
 from jaxgen.restoring import restorer
@@ -42,6 +44,9 @@ OPERATORS = {
     "average": AverageDown(factor=2),
     "bicubic": BicubicDown(factor=4),
     "blur": Blur(sigma=0.8),
+    "blur, mirrored": Blur(sigma=0.6, border="mirror"),
+    "motion, mirrored": Motion(length=5.0, angle=30.0, border="mirror"),
+    "jpeg": Jpeg.of_quality(30, 3, PICTURE[:2]),
     "grey": Grey(),
     "fading": Scale(by=0.6),
     "blur, half, grey": Composed(parts=(Blur(sigma=0.7), AverageDown(factor=2), Grey())),

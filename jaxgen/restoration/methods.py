@@ -73,7 +73,7 @@ class Tweedie:
         check_field(self, "high", self.high > 0, "above 0")
 
     def check(self, damage: Damage) -> None:
-        pass
+        check_linear(damage)
 
     def evaluations(self, sigma: float) -> int:
         return self.iterations if sigma <= self.high else 0
@@ -89,7 +89,7 @@ class Tweedie:
             return by_derivative()
         high = jnp.asarray(self.high, sigma.dtype)
         return jax.lax.cond(
-            sigma > high, lambda: _isotropic(damage, residual, 1 / (1 + 1 / sigma**2)), by_derivative
+            sigma > high, lambda: isotropic(damage, residual, 1 / (1 + 1 / sigma**2)), by_derivative
         )  # fmt: skip
 
 
@@ -107,14 +107,14 @@ class PiGdm:
         check_field(self, "data_std", self.data_std > 0, "above 0")
 
     def check(self, damage: Damage) -> None:
-        pass
+        check_linear(damage)
 
     def evaluations(self, sigma: float) -> int:
         return 1
 
     def correction(self, pulled: Linear, damage: Damage, residual: Measured, sigma: Float[Array, ""]) -> Rows:
         spread = 1 / (1 / self.data_std**2 + 1 / sigma**2)
-        back = _isotropic(damage, residual, spread)
+        back = isotropic(damage, residual, spread)
         return _finite(sigma) ** 2 / spread * pulled(back)
 
 
@@ -132,13 +132,13 @@ class DiffPir:
         check_field(self, "weight", self.weight > 0, "above 0")
 
     def check(self, damage: Damage) -> None:
-        pass
+        check_linear(damage)
 
     def evaluations(self, sigma: float) -> int:
         return 0
 
     def correction(self, pulled: Linear, damage: Damage, residual: Measured, sigma: Float[Array, ""]) -> Rows:
-        return _isotropic(damage, residual, sigma**2 / self.weight)
+        return isotropic(damage, residual, sigma**2 / self.weight)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -149,6 +149,7 @@ class Ddnm:
     """
 
     def check(self, damage: Damage) -> None:
+        check_linear(damage)
         if not isinstance(damage.operator, Invertible):
             raise UserError(
                 f"Ddnm needs a pseudo-inverse, which {type(damage.operator).__name__} does not have; use Tweedie()"
@@ -163,6 +164,12 @@ class Ddnm:
 
 TRAINED = Tweedie(iterations=2, ridge=0.1, high=2.0)  # for nets of pictures in [-1, 1]; see docs/restoration.md
 METHODS: dict[str, type] = {"Ddnm": Ddnm, "DiffPir": DiffPir, "PiGdm": PiGdm, "Tweedie": Tweedie}
+
+
+def check_linear(damage: Damage) -> None:
+    """Raise UserError for damage that is not linear."""
+    if not isinstance(damage.operator, Operator):
+        raise UserError(f"{type(damage.operator).__name__} is not linear: draw by Daps() or SplitGibbs() instead")
 
 
 def solved(lift: Linear, operator: Operator, residual: Measured, noise: Float[Array, ""], iterations: int) -> Rows:
@@ -193,7 +200,7 @@ def solved(lift: Linear, operator: Operator, residual: Measured, noise: Float[Ar
     return jax.lax.while_loop(unsolved, step, start)[1]
 
 
-def _isotropic(damage: Damage, residual: Measured, spread: Float[Array, ""]) -> Rows:
+def isotropic(damage: Damage, residual: Measured, spread: Float[Array, ""]) -> Rows:
     """Return what `solved` does for V = spread · I."""
     noise = jnp.asarray(damage.noise**2, residual.dtype) / spread
     return solved(damage.operator.adjoint, damage.operator, residual, noise, STEPS)
