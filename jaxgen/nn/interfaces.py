@@ -154,6 +154,13 @@ class Restorer(Protocol):
     def __call__(self, image: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b i j c"]: ...
 
 
+@runtime_checkable
+class Comparing(Protocol):
+    """Map images to maps whose squared differences say how unlike two images are, weights and all."""
+
+    def compared(self, image: Float[Array, "b h w c"], *, train: bool) -> tuple[Float[Array, "b _ _ _"], ...]: ...
+
+
 def require(module: Any, protocol: type, name: str) -> None:
     """Raise UserError unless a module has the fields and the methods of a Protocol above.
 

@@ -1,6 +1,8 @@
 """Batch normalisation, and the convolution it follows, as every convolutional model here uses them."""
 
 import flax.linen as nn
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxgen.typing import Precision
@@ -62,3 +64,9 @@ class ConvNorm(nn.Module):
             name="conv",
         )(x)
         return batch_norm(x, train, dtype=self.dtype, scale_init=self.scale_init, name="norm")
+
+
+def unit_length(x: Float[Array, "b *s c"]) -> Float[Array, "b *s c"]:
+    """Return maps of unit length at each cell; 0 where they are 0."""
+    # The root's gradient is infinite at 0, where a map of ReLUs may well be.
+    return x * jax.lax.rsqrt(jnp.square(x).sum(-1, keepdims=True) + 1e-10)

@@ -25,7 +25,7 @@ from jaxgen.objective import Forward, Image, Metrics, TotalSteps
 from jaxgen.objectives.checks import check_divides
 from jaxgen.objectives.distances import distances, padded
 from jaxgen.objectives.moments import drawn, kl, measured
-from jaxgen.objectives.perceptual import Perceptual
+from jaxgen.objectives.perceptual import Lpips, Perceptual
 from jaxgen.pictures.panels import Panels
 from jaxgen.pictures.pixels import grey_to_rgb, to_float
 from jaxgen.state import State
@@ -55,7 +55,7 @@ class Autoencoding:
     """Weight of the squared error of a value."""
     kl: float = 1e-6
     """Weight of the divergence in nats, summed over a latent, from N(0, 1)."""
-    perceptual: Perceptual | None = None
+    perceptual: Perceptual | Lpips | None = None
     """A distance in the maps of a frozen net; None for none."""
     adversarial_loss: AdversarialLoss = Hinge()
     """What both sides of the game minimise."""

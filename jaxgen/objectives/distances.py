@@ -6,14 +6,21 @@ from jaxtyping import Array, Float
 
 from jaxgen.learner import Scalars
 from jaxgen.objective import Forward, Image
-from jaxgen.objectives.perceptual import Perceptual
+from jaxgen.objectives.perceptual import Lpips, Perceptual
 from jaxgen.typing import Tree
 
 Images = Float[Array, "b h w c"]
 
 
 def distances(
-    image: Images, fake: Images, *, l1: float, l2: float, perceptual: Perceptual | None, params: Tree, stats: Tree
+    image: Images,
+    fake: Images,
+    *,
+    l1: float,
+    l2: float,
+    perceptual: Perceptual | Lpips | None,
+    params: Tree,
+    stats: Tree,
 ) -> Scalars:
     """Return the mean distances by name; "error" is their weighted sum. The nets' params and stats are by name."""
     off, of_row = image - fake, tuple(range(1, image.ndim))

@@ -19,7 +19,7 @@ from jaxgen.nn.interfaces import Discriminator, Restorer, require
 from jaxgen.objective import Forward, Image, Metrics, TotalSteps
 from jaxgen.objectives import pairs
 from jaxgen.objectives.distances import distances, padded
-from jaxgen.objectives.perceptual import Perceptual
+from jaxgen.objectives.perceptual import Lpips, Perceptual
 from jaxgen.pictures.panels import Panels
 from jaxgen.pictures.pixels import to_float
 from jaxgen.state import Net, State
@@ -46,7 +46,7 @@ class Restoration:
     """Weight of the absolute error of a value."""
     l2: float = 0.0
     """Weight of the squared error of a value."""
-    perceptual: Perceptual | None = None
+    perceptual: Perceptual | Lpips | None = None
     """A distance in the maps of a frozen net; None for none."""
     adversarial_loss: AdversarialLoss = RelativisticAverage()
     """What both sides of the game minimise."""
