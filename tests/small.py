@@ -334,7 +334,7 @@ def by_descent(experiment: Experiment) -> Experiment:
 REPEATED = re.compile(
     "scenes_fcn16s|scenes_fcn32s|digits_ect|"
     "digits_flow|digits_ddpm|diffusion/digits_conditional|gan/digits_conditional|ring8|"
-    "kl_f8|sd15|sd3|div2k_rrdb|photos_x2_gan|photos_old|"
+    "kl_f8|sd15|sd3|div2k_rrdb|photos_x2_gan|emoji_bridge|"
     "sit_xl2|cifar10_r3gan|stacked_digits|cifar10_edm|ffhq256_r3gan|imagenet_resnet50|pets_unet|voc_fcn8s|pictures_"
 )
 
