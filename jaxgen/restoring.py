@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from jaxgen.diffusion.guidance import Guidance, Unguided
-from jaxgen.diffusion.windows import Windowed
 from jaxgen.errors import UserError
 from jaxgen.noise import numbered
 from jaxgen.objective import Editable, Generative
@@ -18,6 +17,7 @@ from jaxgen.program import Program
 from jaxgen.restoration.damage import Damage
 from jaxgen.restoration.guidance import Restoring
 from jaxgen.restoration.methods import TRAINED, Method
+from jaxgen.restoration.windows import Windowed
 from jaxgen.sampling import Asked, Numbers, batch_by_batch
 from jaxgen.state import State
 

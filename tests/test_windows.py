@@ -14,12 +14,12 @@ from jaxgen.diffusion.sampling import Sampling
 from jaxgen.diffusion.sampling_schedules import Rho
 from jaxgen.diffusion.solvers import Heun
 from jaxgen.diffusion.stochastic import Ddim
-from jaxgen.diffusion.windows import Windowed
 from jaxgen.errors import UserError
 from jaxgen.restoration.damage import Damage
 from jaxgen.restoration.guidance import Restoring
 from jaxgen.restoration.methods import DiffPir, Tweedie
 from jaxgen.restoration.separable import AverageDown
+from jaxgen.restoration.windows import Windowed
 
 HEIGHT, WIDTH = 8, 12
 LABEL = {"label": jnp.eye(3)[jnp.array([0, 1])]}

@@ -23,7 +23,6 @@ from jaxgen.data.frame import prepared
 from jaxgen.data.masks import MASKS
 from jaxgen.diffusion.guidance import Unguided
 from jaxgen.diffusion.stochastic import Ddim
-from jaxgen.diffusion.windows import Windowed
 from jaxgen.errors import UserError
 from jaxgen.parallel.processes import use_compilation_cache
 from jaxgen.progress import Line, counted
@@ -31,6 +30,7 @@ from jaxgen.restoration.damage import Damage
 from jaxgen.restoration.guidance import Restoring
 from jaxgen.restoration.methods import METHODS, TRAINED
 from jaxgen.restoration.operators import Scale
+from jaxgen.restoration.windows import Windowed
 from jaxgen.restoring import Draw, denoiser, restorer, windowed
 from jaxgen.runs.restore import Restored
 from jaxgen.sampling import Asked
