@@ -15,7 +15,7 @@ from jaxgen.objective import Editable, Generative
 from jaxgen.parallel.mesh import replicated
 from jaxgen.program import Program
 from jaxgen.restoration.damage import Damage
-from jaxgen.restoration.guidance import Restoring
+from jaxgen.restoration.daps import Rounds, options
 from jaxgen.restoration.methods import TRAINED, Method
 from jaxgen.restoration.windows import Windowed
 from jaxgen.sampling import Asked, Numbers, batch_by_batch
@@ -28,26 +28,27 @@ Draw = Callable[..., Iterator[Float32[np.ndarray, "b *s"]]]
 def restorer(
     program: Program,
     *,
-    method: Method | None = None,
+    method: Method | Rounds | None = None,
     inner: Guidance | None = None,
     shape: tuple[int, ...] | None = None,
 ) -> Draw:
     """Return what draws pictures given measurements of them; see `Draw`. It is compiled once for each kind of damage.
 
-    `measured` has a row for each number. Solver and schedule are the run's; `inner` is the guidance whose estimate is
-    made to know the measurement. Pictures have the run's shape; those of a larger `shape` are seen through windows.
+    `measured` has a row for each number. The schedule is the run's, and the solver too unless `method` is one; `inner`
+    is the guidance whose estimate is made to know the measurement. Pictures have the run's shape; those of a larger
+    `shape` are seen through windows.
 
     Raises UserError where the run's objective has no denoiser of pixels, or pictures are smaller than the run's.
     """
     objective, own = _of_pixels(program)
     shape = shape or own
-    chosen = {"method": method or TRAINED, "inner": windowed(inner or Unguided(), own, shape)}
+    way, through = method or TRAINED, windowed(inner or Unguided(), own, shape)
 
     def one(
         state: State, guide: Any, damage: Damage, seed: jax.Array, number: jax.Array, measured: Any, condition: Any
     ) -> jax.Array:
         keys = numbered(jax.random.key(seed), number)
-        held = objective.with_options({"guidance": Restoring(damage=damage, measured=measured, **chosen)})
+        held = objective.with_options(options(way, damage, measured, through))
         return held.generate(state, objective.noise(keys, shape), keys, condition, guide)
 
     return _in_batches(program, program.map(one))

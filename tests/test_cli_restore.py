@@ -19,6 +19,7 @@ from jaxgen.data.jpeg import jpeg_tables, through_jpeg
 from jaxgen.data.masks import MASKS
 from jaxgen.data.noise_level import noise_level
 from jaxgen.errors import UserError
+from jaxgen.restoration.daps import Daps
 
 NETS = """
 import flax.linen as nn
@@ -168,6 +169,14 @@ def test_what_is_known_stays_and_all_forms_are_read_alike(run, files, tmp_path, 
 
 
 @pytest.mark.slow
+def test_a_method_that_is_a_solver_takes_the_solvers_place(run, files, tmp_path, capsys):
+    words = (files / "colour.png", "--task", "deblur", "--sigma", "0.5", "--method", "Daps()")
+    said = restored(capsys, run, tmp_path, *words)
+    assert said["protocol"]["solver"] == said["protocol"]["method"] == repr(Daps())
+    assert pixels(said["images"][0]["out"]).shape == pixels(files / "colour.png").shape
+
+
+@pytest.mark.slow
 def test_other_sizes_are_brought_or_kept_when_asked(run, files, tmp_path, capsys):
     words = (files / "small.png", "--task", "deblur", "--sigma", "0.5")
     said = restored(capsys, run, tmp_path, *words, "--resize")
@@ -215,6 +224,7 @@ def test_other_sizes_are_brought_or_kept_when_asked(run, files, tmp_path, capsys
         ("colour.png --task denoise --sigma 0.1 --method Ddnm()", "--method is for damage other than noise"),
         ("colour.png --task old --sigma 1 --method Ddnm()", "pseudo-inverse"),
         ("colour.png --task deblur --sigma 1 --method Dps()", "there is no Dps"),
+        ("colour.png --task deblur --sigma 1 --method Daps() --solver Euler()", "Daps is a solver of its own"),
         ("colour.png --task upscale", "invalid choice"),
         ("colour.png --task colourise --samples 0", "--samples is 0"),
         ("no.png --task colourise", "no.png"),

@@ -1,8 +1,8 @@
 """Super-resolution by a GAN: the compact net of photos_x2_compact, now against a discriminator of patches.
 
 Result: psnr_y 37.86 dB, ssim_y 0.933 on squares of four other photographs (bicubic: 37.90 and 0.923; before the game:
-39.50 and 0.945), and of the truth's fine detail 0.87 (0.31; 0.66), after 2.8 min on 2 CPU cores that had other work too,
-beside that of photos_x2_compact
+39.50 and 0.945), and of the truth's fine detail 0.87 (0.31; 0.66), after 2.8 min on 2 CPU cores that had other work
+too, beside that of photos_x2_compact
 
 It starts from that run, so there are two commands: uv run train.py configs/super_resolution/photos_x2_compact.py, then
 uv run train.py configs/super_resolution/photos_x2_gan.py

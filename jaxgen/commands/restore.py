@@ -27,7 +27,7 @@ from jaxgen.errors import UserError
 from jaxgen.parallel.processes import use_compilation_cache
 from jaxgen.progress import Line, counted
 from jaxgen.restoration.damage import Damage
-from jaxgen.restoration.guidance import Restoring
+from jaxgen.restoration.daps import WAYS, Rounds, options
 from jaxgen.restoration.methods import METHODS, TRAINED
 from jaxgen.restoration.operators import Scale
 from jaxgen.restoration.windows import Windowed
@@ -60,7 +60,10 @@ def run(prog: str, arguments: list[str]) -> None:
         help="give the net each whole picture at its own size, where it can, instead of windows of larger ones",
     )  # fmt: skip
     parser.add_argument(
-        "--method", metavar="VALUE", help=f"{TRAINED}, or such as 'DiffPir(weight=1.0)', which takes no derivatives"
+        "--method",
+        metavar="VALUE",
+        help=f"{TRAINED}, or such as 'DiffPir(weight=1.0)', which takes no derivatives, or 'Daps()', which is a solver "
+        "of its own",
     )
     generator.add_label(parser)
     prompts.add_options(parser)
@@ -105,7 +108,9 @@ class _Work:
         if len(shape) != 3 or dtype != np.uint8:
             raise UserError(f"this run was trained on {dtype} arrays of shape {shape}, not on pictures")
         self._shape = shape
-        self._method = None if args.task == "denoise" else value(args.method or repr(TRAINED), METHODS)
+        self._method = None if args.task == "denoise" else value(args.method or repr(TRAINED), METHODS | WAYS)
+        if isinstance(self._method, Rounds) and args.solver:
+            raise UserError(f"{type(self._method).__name__} is a solver of its own; drop --solver, or take Tweedie()")
         self._inner = generator.own_guidance(run.program.generative) or Unguided()
         self._drawers: dict[tuple[Any, ...], Draw] = {}
         self._condition = self._asked(said)
@@ -145,9 +150,9 @@ class _Work:
         if self._method is None:
             return how | {"method": None, "nfe": None}
         any_damage = Damage(operator=Scale(by=1.0), noise=1.0)
-        held = Restoring(damage=any_damage, measured=jnp.zeros((1, 1)), method=self._method, inner=self._inner)
-        nfe = objective.with_options({"guidance": held}).protocol()["nfe"]
-        return how | {"method": repr(self._method), "nfe": nfe}
+        held = objective.with_options(options(self._method, any_damage, jnp.zeros((1, 1)), self._inner))
+        solver = repr(self._method) if isinstance(self._method, Rounds) else how["solver"]
+        return how | {"method": repr(self._method), "solver": solver, "nfe": held.protocol()["nfe"]}
 
     def _brought(self, pixels: np.ndarray, factor: int, name: str) -> np.ndarray:
         """Return a picture at the size of which the run makes one of its own."""

@@ -162,7 +162,7 @@ class Ddnm:
         return damage.operator.pseudo_inverse(residual)
 
 
-TRAINED = Tweedie(iterations=2, ridge=0.1, high=2.0)  # for nets of pictures in [-1, 1]; see docs/restoration.md
+TRAINED = Tweedie(iterations=4, ridge=0.03, high=2.0)  # for nets of pictures in [-1, 1]; see docs/restoration.md
 METHODS: dict[str, type] = {"Ddnm": Ddnm, "DiffPir": DiffPir, "PiGdm": PiGdm, "Tweedie": Tweedie}
 
 
