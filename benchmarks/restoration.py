@@ -12,7 +12,6 @@ sampling, in turn, the median of five.
 import argparse
 import dataclasses
 import functools
-import io
 import json
 import pathlib
 import statistics
@@ -24,10 +23,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 from jaxgen.config.expression import parse_options, value
 from jaxgen.data.batches import Pipeline
+from jaxgen.data.damage import levels
+from jaxgen.data.jpeg import through_jpeg
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
 from jaxgen.features.digits_cnn import SHAPE, DigitsCnn
@@ -100,12 +100,8 @@ class Kind:
 
 def files(image: np.ndarray) -> np.ndarray:
     """Return grey pictures f32[n h w 1] as they are after JPEG, by Pillow."""
-    made = []
-    for levels in np.round((np.clip(image[..., 0], -1, 1) + 1) * 127.5).astype(np.uint8):
-        file = io.BytesIO()
-        Image.fromarray(levels).save(file, "JPEG", quality=QUALITY)
-        made.append(np.asarray(Image.open(file)))
-    return np.stack(made)[..., None].astype(np.float32) / 127.5 - 1
+    made = [through_jpeg(pixels, QUALITY) for pixels in levels((image + 1) * 127.5)]
+    return np.stack(made).astype(np.float32) / 127.5 - 1
 
 
 def rounded(image: np.ndarray) -> np.ndarray:

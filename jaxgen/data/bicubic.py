@@ -15,7 +15,7 @@ def shrinking(n: int, factor: int) -> Float[np.ndarray, "m n"]:
         centre = (i + 0.5) * factor - 0.5
         first = math.floor(centre - 2 * factor)
         taps = np.arange(first, first + 4 * factor + 2)
-        weights = _cubic((centre - taps) / factor)
+        weights = cubic((centre - taps) / factor, -0.5)
         np.add.at(row, mirrored(taps, n), weights / weights.sum())
     return made
 
@@ -33,9 +33,9 @@ def shrunk(image: UInt8[np.ndarray, "h w c"], factor: int) -> UInt8[np.ndarray, 
     return np.clip(np.floor(small + 0.5), 0, 255).astype(np.uint8)
 
 
-def _cubic(x: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
-    """Keys' kernel with a = -1/2 (1981)."""
+def cubic(x: Float[np.ndarray, "*s"], a: float) -> Float[np.ndarray, "*s"]:
+    """Keys' kernel (1981), whose slope at 1 is a."""
     x = np.abs(x)
-    near = 1.5 * x**3 - 2.5 * x**2 + 1
-    far = -0.5 * x**3 + 2.5 * x**2 - 4 * x + 2
+    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
+    far = a * (x**3 - 5 * x**2 + 8 * x - 4)
     return np.where(x <= 1, near, np.where(x <= 2, far, 0.0))

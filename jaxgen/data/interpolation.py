@@ -5,6 +5,8 @@ from typing import Literal, get_args
 import numpy as np
 from jaxtyping import Float, Float32
 
+from jaxgen.data.bicubic import cubic
+
 Mode = Literal["area", "bilinear", "bicubic"]
 MODES: tuple[Mode, ...] = get_args(Mode)
 
@@ -34,13 +36,6 @@ def interpolating(n: int, m: int, mode: Mode) -> Float32[np.ndarray, "m n"]:
         weights = np.maximum(0, 1 - np.abs(centre[:, None] - taps))
     else:
         taps = np.floor(centre).astype(int)[:, None] + np.arange(-1, 3)
-        weights = _cubic(np.abs(centre[:, None] - taps))
+        weights = cubic(centre[:, None] - taps, -0.75)
     np.add.at(made, (place[:, None], np.clip(taps, 0, n - 1)), weights)
     return made
-
-
-def _cubic(x: Float[np.ndarray, "m k"], a: float = -0.75) -> Float[np.ndarray, "m k"]:
-    """Keys' kernel (1981) of distances up to 2."""
-    near = (a + 2) * x**3 - (a + 3) * x**2 + 1
-    far = a * (x**3 - 5 * x**2 + 8 * x - 4)
-    return np.where(x <= 1, near, far)

@@ -195,13 +195,7 @@ class Denoising:
         `at` maps noise f32[b *s] and a share of the draws, f32[b], to the error and the loss of each row.
         """
         # The noise of a row is a function of its place in the data, in any batch.
-        keys = numbered(key, batch["index"])
-
-        def one(j: Int[Array, ""]) -> tuple[Float[Array, " b"], Float[Array, " b"]]:
-            eps = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, j), x0.shape[1:]))(keys)
-            return at(eps, jnp.full(x0.shape[:1], (j + 0.5) / MEASURED))
-
-        errors, losses = jax.lax.map(one, jnp.arange(MEASURED))
+        errors, losses = over_levels(numbered(key, batch["index"]), x0.shape[1:], at)
         names = [f"error_at_{level:.3g}" for level in middles(levels, self.path, MEASURED)]
         named = {name: Mean.of(error, batch["valid"]) for name, error in zip(names, errors, strict=True)}
         return {"loss": Mean.of(losses.mean(0), batch["valid"]), **named}
@@ -250,3 +244,16 @@ class Denoising:
             return {}
         label = batch["label"] if drop is None else jnp.where(drop, self.classes, batch["label"])
         return {"label": one_hot(label, self.classes)}
+
+
+def over_levels(keys: Key[Array, " b"], shape: tuple[int, ...], at: Callable[[Array, Array], Any]) -> Any:
+    """Return what `at` makes, at each of eight noise levels, of noise f32[b *s] and a share of the draws, f32[b].
+
+    The noise of a row is drawn from its own key.
+    """
+
+    def one(j: Int[Array, ""]) -> Any:
+        eps = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, j), shape))(keys)
+        return at(eps, jnp.full(len(keys), (j + 0.5) / MEASURED))
+
+    return jax.lax.map(one, jnp.arange(MEASURED))

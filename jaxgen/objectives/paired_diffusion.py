@@ -19,7 +19,7 @@ from jaxgen.nn.interfaces import Denoiser, require
 from jaxgen.noise import numbered
 from jaxgen.objective import Forward, Image, Metrics, TotalSteps
 from jaxgen.objectives import pairs
-from jaxgen.objectives.denoising import MEASURED
+from jaxgen.objectives.denoising import over_levels
 from jaxgen.objectives.distances import padded
 from jaxgen.pictures.panels import Picture
 from jaxgen.pictures.pixels import to_float
@@ -124,12 +124,10 @@ class PairedDiffusion:
         x1, keys = pairs.enlarged(image, self.scale), numbered(key, batch["index"])
         net = self._bound(state, x1)
 
-        def at(j: Array) -> Float[Array, " b"]:
-            eps = jax.vmap(lambda k: jax.random.normal(jax.random.fold_in(k, j), target.shape[1:]))(keys)
-            t = self.process.at(jnp.full(len(target), (j + 0.5) / MEASURED))
-            return self.process.error(net, target, x1, eps, t)[0]
+        def at(eps: Array, u: Array) -> Float[Array, " b"]:
+            return self.process.error(net, target, x1, eps, self.process.at(u))[0]
 
-        losses = jax.lax.map(at, jnp.arange(MEASURED))
+        losses = over_levels(keys, target.shape[1:], at)
         made = self._sample(state, x1, keys)
         found = pairs.measured(target, made, image, self.scale, batch["valid"])
         return {"loss": Mean.of(losses.mean(0), batch["valid"]), **found}
@@ -139,7 +137,9 @@ class PairedDiffusion:
         image, target = (to_float(batch[name][: pairs.SHOWN]) for name in ("image", "target"))
         x1 = pairs.enlarged(image, self.scale)
         draw = functools.partial(self._sample, state, x1)
-        made = [(f"sample {k + 1}", draw(numbered(own, jnp.arange(len(x1))))) for k, own in enumerate(_two(key))]
+        made = [
+            (f"sample {k + 1}", draw(numbered(own, jnp.arange(len(x1))))) for k, own in enumerate(jax.random.split(key))
+        ]
         return {"restored": pairs.panels(image, *made, target=target, scale=self.scale)}
 
     def any_size(self) -> bool:
@@ -162,10 +162,6 @@ class PairedDiffusion:
     def _bound(self, state: State, x1: Images) -> NetWithMore:
         """Return the state's net, which sees x1, with nothing more."""
         return lambda z, level: (self.net.infer(state.nets["net"], jnp.concatenate([z, x1], -1), level, {}), None)
-
-
-def _two(key: PRNGKeyArray) -> Any:
-    return jax.random.split(key)
 
 
 def _inputs(spec: Spec) -> tuple[Any, ...]:
