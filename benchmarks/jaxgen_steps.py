@@ -39,6 +39,7 @@ from jaxgen.objectives.segmentation import Segmentation
 from jaxgen.optim.ema import ConstantEma
 from jaxgen.optim.optimizer import Adam, Optimizer, Sgd
 from jaxgen.optim.schedules import Constant
+from jaxgen.parallel import huge_pages
 from jaxgen.parallel.mesh import put_batch
 from jaxgen.pictures.pixels import to_float
 from jaxgen.plan.flops import flops
@@ -230,4 +231,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    huge_pages.ask()
     sys.exit(main())

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from jaxgen.errors import UserError
+from jaxgen.parallel import huge_pages
 from jaxgen.parallel.processes import use_compilation_cache
 from jaxgen.runs.folder import RunFolder
 from jaxgen.runs.restore import restore
@@ -72,4 +73,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    huge_pages.ask()
     sys.exit(main())

@@ -29,6 +29,7 @@ from jaxgen.errors import UserError
 from jaxgen.evaluation import evaluate, evaluation_batches, sums
 from jaxgen.experiment import Experiment
 from jaxgen.metrics import accumulators
+from jaxgen.parallel import huge_pages
 from jaxgen.parallel.processes import use_compilation_cache
 from jaxgen.program import Program
 from jaxgen.runs.checkpoints import Checkpoints
@@ -173,4 +174,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    huge_pages.ask()
     sys.exit(main())

@@ -23,6 +23,7 @@ from jaxgen.config import files, overrides
 from jaxgen.data.source import Shape
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
+from jaxgen.parallel import huge_pages
 from jaxgen.plan import chips
 from jaxgen.plan.fake_data import with_data
 from jaxgen.plan.roofline import model_flops, step_flops
@@ -114,4 +115,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    huge_pages.ask()
     sys.exit(main())

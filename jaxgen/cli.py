@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from jaxgen.commands import COMMANDS
 from jaxgen.errors import UserError
-from jaxgen.parallel import tpu
+from jaxgen.parallel import huge_pages, tpu
 from jaxgen.runs import signals
 
 # What the system says of a disk that was in order when the work began.
@@ -42,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _begin_process() -> None:
-    """Set up what is this process's alone: what signals do, and text that the terminal cannot show."""
+    """Set up what is this process's alone: its memory, what signals do, and text that the terminal cannot show."""
+    huge_pages.ask()
     signals.end_at_once()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

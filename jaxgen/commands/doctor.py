@@ -12,7 +12,7 @@ import jax
 from jaxgen.commands.output import Parser, print_json
 from jaxgen.config import project
 from jaxgen.config.versions import versions
-from jaxgen.parallel import compiler
+from jaxgen.parallel import compiler, huge_pages
 from jaxgen.parallel.mesh import MeshShape
 from jaxgen.parallel.processes import use_compilation_cache
 
@@ -47,6 +47,7 @@ def examine() -> dict[str, Any]:
         "processes": jax.process_count(),
         "cpus": os.cpu_count(),
         "compiler_options": compiler.options(MeshShape().build(jax.devices()[:1])),
+        "memory_pages": huge_pages.described(),
         "compilation_cache": jax.config.jax_compilation_cache_dir,
         "data_folder": str(data),
         "prepared": sorted(path.name for path in data.iterdir() if path.is_dir()) if data.is_dir() else [],
@@ -61,6 +62,7 @@ def lines(report: dict[str, Any]) -> list[str]:
         f"devices: {len(report['devices'])} ({report['backend']}): {', '.join(report['devices'][:8])}",
         f"processes: {report['processes']}  CPUs: {report['cpus']}",
         f"compiler options: {compiler.explained(report['compiler_options'])}",
+        f"memory pages: {report['memory_pages']}",
         f"compilation cache: {report['compilation_cache']}",
         f"data sets in {report['data_folder']}: {', '.join(report['prepared']) or 'none yet'}",
     ]
