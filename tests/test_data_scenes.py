@@ -1,6 +1,7 @@
 """The embedded data sets: what they say is true, training and test share nothing, and they prepare themselves."""
 
 import ast
+import dataclasses
 import hashlib
 import os
 import pathlib
@@ -15,7 +16,7 @@ from sklearn.datasets import load_digits
 
 from jaxgen.data import builders, render
 from jaxgen.data.digits import Digits
-from jaxgen.data.scenes import Scenes
+from jaxgen.data.scenes import PAIRS, DrawnScenes, Scenes
 from jaxgen.errors import UserError
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -161,7 +162,7 @@ def test_whoever_is_slower_takes_what_the_faster_has_written(
 CHILD = """
 import hashlib, sys
 from jaxgen.data import builders
-from jaxgen.data.scenes import Scenes
+from jaxgen.data.scenes import PAIRS, DrawnScenes, Scenes
 builders.SIZES = {"train": 300, "test": 8}
 examples = Scenes("train").open()
 print(hashlib.sha256(b"".join(examples[i]["image"].tobytes() for i in range(300))).hexdigest())
@@ -213,3 +214,30 @@ def test_mask_and_stroke_agree() -> None:
     assert stroke.dtype == np.uint8
     assert stroke.max() == 255
     assert 0.2 < (stroke >= render.INSIDE).mean() < 0.8
+
+
+@pytest.mark.parametrize("split", ["train", "test", "held_out"])
+@pytest.mark.parametrize("ground", ["photograph", "plain"])
+def test_scenes_drawn_when_they_are_read_are_functions_of_their_number(split, ground):
+    source = DrawnScenes(split=split, size=12, most=2, ground=ground, without=PAIRS)
+    examples, others = source.open(), dataclasses.replace(source, size=30).open()
+    assert (len(examples), examples.classes[:2]) == (12, ("background", "0"))
+    for i, caption in enumerate(source.captions()):
+        one, again = examples[i], others[i]
+        assert all(np.array_equal(one[key], again[key]) for key in ("image", "mask"))
+        assert one["caption"] == caption
+        shown = [(colour, int(digit)) for _, colour, digit in NOUN.findall(caption)]
+        assert any(pair in PAIRS for pair in shown) == (split == "held_out")
+        assert len(shown) == 2
+        assert set(np.unique(one["mask"])) == {0, *(digit + 1 for _, digit in shown)}
+    plain = len({tuple(pixel) for pixel in examples[0]["image"][:2].reshape(-1, 3)}) == 1
+    assert plain == (ground == "plain")
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [({"most": 6}, "2 to 5"), ({"split": "held_out"}, "without"), ({"without": (("red", 12),)}, "12")],
+)
+def test_scenes_that_cannot_be_drawn_are_refused(fields, named):
+    with pytest.raises(UserError, match=named):
+        DrawnScenes(**fields)

@@ -10,12 +10,14 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageFilter
 
 Box = tuple[int, int, int, int]  # x0 y0 x1 y1 in pixels
+Ground = Literal["photograph", "plain"]
 
 SIDE = 64  # pixels, height and width of a scene
 SCALES = (2.0, 3.0)  # of the 8x8 scan
@@ -97,10 +99,10 @@ def scenes(split: str, count: int) -> Iterator[Scene]:
         yield draw(material(split), np.random.default_rng((stream, i)))
 
 
-def draw(material: Material, rng: np.random.Generator) -> Scene:
-    """Draw one scene with 2 to 5 digits."""
-    image = _background(material, rng)
-    chosen, strokes, boxes = _arrangement(material, rng)
+def draw(material: Material, rng: np.random.Generator, ground: Ground = "photograph", most: int = 5) -> Scene:
+    """Draw one scene with 2 to `most` digits."""
+    image = GROUNDS[ground](material, rng)
+    chosen, strokes, boxes = _arrangement(material, rng, most)
     names = _colours(image, boxes, rng)
 
     ink = np.zeros((SIDE, SIDE), np.uint8)
@@ -149,11 +151,22 @@ def _background(material: Material, rng: np.random.Generator) -> Image.Image:
     return Image.blend(Image.new("RGB", crop.size), crop, rng.uniform(0.7, 1.0))
 
 
+def _plain(material: Material, rng: np.random.Generator) -> Image.Image:
+    """One dark or pale grey."""
+    del material
+    low, high = ((20, 70), (190, 230))[rng.integers(2)]
+    grey = int(rng.integers(low, high))
+    return Image.new("RGB", (SIDE, SIDE), (grey, grey, grey))
+
+
+GROUNDS = {"photograph": _background, "plain": _plain}
+
+
 def _arrangement(
-    material: Material, rng: np.random.Generator
+    material: Material, rng: np.random.Generator, most: int
 ) -> tuple[list[int], list[UInt8[np.ndarray, "_ _"]], list[Box]]:
     """Draw digits and find room for them: (indices, ink inside each box, boxes). Smaller after each failed attempt."""
-    count = int(rng.integers(2, 6))
+    count = int(rng.integers(2, most + 1))
     largest = SCALES[1]
     while True:
         chosen = rng.integers(len(material.digits), size=count).tolist()

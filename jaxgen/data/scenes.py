@@ -1,13 +1,17 @@
 """The data set `scenes`: real digits, several in an image, over real photographs."""
 
 import dataclasses
+import itertools
 import re
 from typing import Literal
 
+import numpy as np
+
+from jaxgen.data import render
 from jaxgen.data.fake import FakeMasks
 from jaxgen.data.source import Examples, Shape, Source, checked, described
 from jaxgen.data.tfds import records
-from jaxgen.errors import UserError
+from jaxgen.errors import UserError, check_field
 from jaxgen.typing import Example
 
 Pair = tuple[str, int]  # a colour and a digit: ("red", 3)
@@ -21,6 +25,23 @@ PAIRS: tuple[Pair, ...] = (
 _NOUN = re.compile(rf"\b({'|'.join(COLOURS)}) (\d)\b")
 
 
+Split = Literal["train", "test", "held_out"]
+
+
+def _check_pairs(source: "Scenes | DrawnScenes") -> None:
+    name = type(source).__name__
+    if wrong := [p for p in source.without if len(p) != 2 or p[0] not in COLOURS or p[1] not in range(10)]:
+        raise UserError(f"{name}.without has {wrong[0]!r}; a pair is one of {', '.join(COLOURS)}, and a digit 0..9")
+    if source.split == "held_out" and not source.without:
+        raise UserError(f"{name}('held_out') needs the pairs that are held out: without=scenes.PAIRS")
+
+
+def _belongs(caption: str, without: tuple[Pair, ...], split: Split) -> bool:
+    """Whether a scene is of the split: with one of these pairs it is "held_out"."""
+    shown = any((colour, int(digit)) in without for colour, digit in _NOUN.findall(caption))
+    return shown == (split == "held_out")
+
+
 @dataclasses.dataclass(frozen=True)
 class Scenes:
     """Coloured digits over crops of photographs, `image` u8[64 64 3]: 6,000 to train on, 1,000 to test.
@@ -32,16 +53,13 @@ class Scenes:
     Prepared on first use, in about ten seconds. Raises UserError if it cannot be written, or for a pair that is none.
     """
 
-    split: Literal["train", "test", "held_out"] = "train"
+    split: Split = "train"
     """"held_out" are the test scenes that show a pair of `without`, which the other splits then leave out."""
     without: tuple[Pair, ...] = ()
     """Pairs of a colour and a digit: scenes that show one are left out. `PAIRS` is a choice of eight."""
 
     def __post_init__(self) -> None:
-        if wrong := [p for p in self.without if len(p) != 2 or p[0] not in COLOURS or p[1] not in range(10)]:
-            raise UserError(f"Scenes.without has {wrong[0]!r}; a pair is one of {', '.join(COLOURS)}, and a digit 0..9")
-        if self.split == "held_out" and not self.without:
-            raise UserError("Scenes('held_out') needs the pairs that are held out: without=scenes.PAIRS")
+        _check_pairs(self)
 
     def open(self) -> Examples:
         from jaxgen.data import builders
@@ -76,9 +94,7 @@ class Scenes:
 
     def _chosen(self, captions: tuple[str, ...] | list[str]) -> list[int]:
         """The places of the scenes that belong to the split."""
-        held = set(self.without)
-        shows = [any((colour, int(digit)) in held for colour, digit in _NOUN.findall(c)) for c in captions]
-        return [i for i, shown in enumerate(shows) if shown == (self.split == "held_out")]
+        return [i for i, caption in enumerate(captions) if _belongs(caption, self.without, self.split)]
 
 
 class _Some:
@@ -94,3 +110,68 @@ class _Some:
 
     def __getitem__(self, index: int) -> Example:
         return self._examples[self._kept[index]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DrawnScenes:
+    """Scenes that are drawn when they are read, as many as one likes, a millisecond or two each; easier ones, too.
+
+    Each has `image` u8[64 64 3], `mask` u8[64 64] and `caption`, as those of `Scenes`; scene i is a function of the
+    split and i. Raises UserError for a pair that is none.
+    """
+
+    split: Split = "train"
+    """"held_out": scenes of test digits that show a pair of `without`, which the other splits then do not."""
+    size: int = 20_000
+    most: int = 5
+    """Digits in a scene, 2 to 5; there are 2 at least."""
+    ground: render.Ground = "photograph"
+    without: tuple[Pair, ...] = ()
+    """Pairs of a colour and a digit: scenes that show one are drawn again. `PAIRS` is a choice of eight."""
+
+    def __post_init__(self) -> None:
+        check_field(self, "size", self.size >= 1, "1 or more")
+        check_field(self, "most", 2 <= self.most <= 5, "2 to 5")
+        _check_pairs(self)
+
+    def open(self) -> Examples:
+        return _Drawn(self)
+
+    def captions(self) -> tuple[str, ...]:
+        """Return the caption of each example, which draws them all."""
+        return tuple(self.scene(i).caption for i in range(self.size))
+
+    def shape(self) -> Shape:
+        return 64, 64, 3
+
+    def fake(self, shape: Shape, classes: int, count: int) -> Source:
+        return Scenes().fake(shape, classes, count)
+
+    def scene(self, index: int) -> render.Scene:
+        """Draw a scene."""
+        split = "train" if self.split == "train" else "test"
+        for attempt in itertools.count():
+            rng = np.random.default_rng((list(render.COLUMNS).index(split), index, attempt))
+            scene = render.draw(render.material(split), rng, self.ground, self.most)
+            if _belongs(scene.caption, self.without, self.split):
+                return scene
+        raise AssertionError  # it counts for ever
+
+
+class _Drawn:
+    """Scenes, each drawn when it is asked for."""
+
+    classes = ("background", *map(str, range(10)))
+    origin, notes = "scenes drawn as they are read", ()
+
+    def __init__(self, source: DrawnScenes):
+        self._source = source
+
+    def __len__(self) -> int:
+        return self._source.size
+
+    def __getitem__(self, index: int) -> Example:
+        scene = self._source.scene(index)
+        return {
+            "image": np.asarray(scene.image), "mask": np.asarray(scene.mask), "caption": np.array(scene.caption)
+        }  # fmt: skip

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Float32, Int, UInt8
 from scipy import ndimage
 
 from jaxgen.data import render
-from jaxgen.data.scenes import COLOURS, Pair, Scenes
+from jaxgen.data.scenes import COLOURS, DrawnScenes, Pair, Scenes
 from jaxgen.data.tokenizers import captions_of
 from jaxgen.errors import UserError, check_field
 from jaxgen.metrics.outlook import Outlook, check_net
@@ -52,7 +52,7 @@ class Thing:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ScenesRead:
-    """Shares of what captions of `Scenes` ask for that a segmenter finds in the samples.
+    """Shares of what captions of `Scenes` and `DrawnScenes` ask for that a segmenter finds in the samples.
 
     `scenes_presence` counts digits, `scenes_colour` colours, `scenes_binding` digits in their own colour,
     `scenes_relation` relations between digits that are there in their colours, `scenes_exact` pictures in which all of
@@ -65,7 +65,7 @@ class ScenesRead:
     """A segmenter of scenes, such as that of configs/segmentation/scenes_fcn8s.py."""
     weights: Any
     """Its weights: FromRun("runs/scenes_fcn8s"), or Safetensors(FILE)."""
-    truth: Scenes = Scenes(split="test")
+    truth: Scenes | DrawnScenes = Scenes(split="test")
     samples: int = 256
     """Samples to draw, for the test examples in turn; test examples at most."""
 

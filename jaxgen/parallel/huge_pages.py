@@ -1,8 +1,8 @@
 """Memory in pages of 2 MB. Nothing is imported that takes time.
 
 XLA:CPU allocates what a step computes anew in every step, and Linux gives each new page of 4 kB, filled with zeros,
-when it is first touched. glibc's malloc can ask for pages of 2 MB (2.35 and later), but reads its settings before Python
-begins (benchmarks/results/README.md has the figures).
+when it is first touched. glibc's malloc can ask for pages of 2 MB (2.35 and later), but reads its settings before
+Python begins (benchmarks/results/README.md has the figures).
 """
 
 import os
