@@ -1,6 +1,7 @@
 """An autoencoder of scenes: 64×64 pixels in colour become 8×8 places of 16 numbers, and come back.
 
-Result: unverified
+Result: psnr 26.2, ssim 0.852 on the test split after 12.2 min on 2 CPU cores that had other work too
+(uv run train.py configs/autoencoder/scenes_f8.py)
 """
 
 from jaxgen.data.augment import Flip, PadCrop

@@ -1,6 +1,8 @@
 """Text to image: scenes of coloured digits from a sentence that says what is where, and pairs that were never trained.
 
-Result: unverified
+Result: colours as asked for in 0.96 (by another caption 0.29), digits in 0.19 (0.21: chance), a digit in its colour in
+0.11 (0.03; of the true pictures 0.99), after 22.1 min on 2 CPU cores that had other work too
+(uv run train.py configs/text_to_image/scenes_text.py): the colours are bound, the digits are not yet
 
 It needs the autoencoder, and the segmenter that reads what the pictures show, so there are three commands:
 uv run train.py configs/autoencoder/scenes_f8.py, then uv run train.py configs/segmentation/scenes_fcn8s.py, then
