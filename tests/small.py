@@ -13,11 +13,13 @@ from jaxgen.adversarial.augmentation import Adaptive
 from jaxgen.adversarial.diffaugment import DiffAugment
 from jaxgen.adversarial.losses import NonSaturating
 from jaxgen.adversarial.penalties import R1, R2, LeCam
+from jaxgen.adversarial.pool import Pool
 from jaxgen.data.augment import Flip, Unlabelled
 from jaxgen.data.batches import Pipeline
 from jaxgen.data.damage import Shrink
 from jaxgen.data.fake import FakeCaptions, FakeLabels, FakeMasks
 from jaxgen.data.palette import EraseBox
+from jaxgen.data.unpaired import FakeDomains, Unpaired
 from jaxgen.diffusion.bridge import Bridge
 from jaxgen.diffusion.consistency import Doubling
 from jaxgen.diffusion.flow import FlowHeun
@@ -38,7 +40,9 @@ from jaxgen.models.dcgan import DcganDiscriminator, DcganGenerator, SpectralNorm
 from jaxgen.models.dit import DiT
 from jaxgen.models.fcn import Fcn
 from jaxgen.models.mmdit import MMDiT
+from jaxgen.models.patch_heads import PatchHeads
 from jaxgen.models.patchgan import Group, PatchGan
+from jaxgen.models.resnet_generator import Antialiased, ResnetGenerator
 from jaxgen.models.super_resolution import Rrdb
 from jaxgen.models.text_transformer import TextTransformer
 from jaxgen.nn.backbones import SmallBackbone
@@ -46,6 +50,7 @@ from jaxgen.objective import Objective
 from jaxgen.objectives.autoencoder import Autoencoding
 from jaxgen.objectives.classification import Classification
 from jaxgen.objectives.consistency import ConsistencyTuning
+from jaxgen.objectives.contrastive_translation import ContrastiveTranslation
 from jaxgen.objectives.diffusion import Diffusion
 from jaxgen.objectives.gan import Gan
 from jaxgen.objectives.latent_space import LatentSpace
@@ -53,6 +58,7 @@ from jaxgen.objectives.paired_diffusion import PairedDiffusion
 from jaxgen.objectives.restoration import Restoration
 from jaxgen.objectives.segmentation import Segmentation
 from jaxgen.objectives.text import Text
+from jaxgen.objectives.unpaired_translation import UnpairedTranslation
 from jaxgen.optim.ema import HalfLifeEma, PowerEma, WarmupEma
 from jaxgen.optim.optimizer import Optimizer, RAdam, RampedAdam, Sgd
 from jaxgen.optim.schedules import Constant, Cosine
@@ -319,6 +325,62 @@ def paired_diffusion() -> Experiment:
     )
 
 
+def unpaired_translation() -> Experiment:
+    """Two generators and two discriminators."""
+    # Kernels of 4×4 have channels enough that FSDP does not split them in space, and maps have more than one row on
+    # each of two devices: the partitioner computes something else there.
+    side = FakeLabels(height=16, width=16, channels=1, classes=3, size=48)
+    optimizer = Optimizer(learning_rate=Cosine(peak=1e-2))
+    generator = Learner(
+        module=ResnetGenerator(channels=1, width=8, halvings=1, blocks=1),
+        optimizer=optimizer,
+        ema=(HalfLifeEma(steps=2.0),),
+    )
+    # A bias before an instance norm does nothing: its gradient is rounding.
+    discriminator = Learner(module=PatchGan(width=16, halvings=1, norm=Group(2)), optimizer=optimizer)
+    return Experiment(
+        objective=UnpairedTranslation(
+            to_a=generator,
+            to_b=generator,
+            discriminator_a=discriminator,
+            discriminator_b=discriminator,
+            cycle=1.0,  # ten times as much, and plain descent makes rounding larger at each step
+            pool=Pool(size=10),
+            penalties=(R1(gamma=Constant(value=0.01)),),
+        ),
+        train=Pipeline(
+            source=Unpaired(
+                a=Pipeline(source=side, transforms=(Flip(),)),
+                b=Pipeline(source=dataclasses.replace(side, size=31, seed=1)),
+            ),
+        ),
+        test=Pipeline(source=FakeDomains(height=16, width=16, channels=1, size=13, matched=True)),
+        steps=12,
+        batch_size=8,
+        test_batch_size=8,
+        log_every=2,
+        preview_every=6,
+        checkpoint_every=3,
+    )
+
+
+def contrastive_translation() -> Experiment:
+    """One generator, one discriminator, and the heads that make patches comparable."""
+    made = unpaired_translation()
+    cycles: Any = made.objective
+    module = ResnetGenerator(channels=1, width=8, halvings=1, blocks=1, resampling=Antialiased())
+    objective = ContrastiveTranslation(
+        to_b=dataclasses.replace(cycles.to_b, module=module),
+        discriminator=cycles.discriminator_b,
+        heads=Learner(module=PatchHeads(features=16), optimizer=cycles.to_b.optimizer),
+        layers=("image", "halving0", "block0"),
+        places=12,
+        temperature=0.5,
+        mirrored=0.5,
+    )
+    return dataclasses.replace(made, objective=objective)
+
+
 def with_learners(objective: Objective, change: Callable[[Learner], Learner]) -> Objective:
     """Return the objective with each of its learners changed."""
     fields = {f.name: getattr(objective, f.name) for f in dataclasses.fields(objective)}
@@ -343,9 +405,9 @@ def by_descent(experiment: Experiment) -> Experiment:
 # Configs whose nets another config has too: what takes minutes to compile is compiled once for each net. (pictures_:
 # test_first_day.py trains them; of text to image and autoencoders the emoji configs have the same nets, smaller.)
 REPEATED = re.compile(
-    "scenes_fcn16s|scenes_fcn32s|digits_ect|"
+    "scenes_fcn16s|scenes_fcn32s|scenes_text|scenes_f8|digits_ect|"
     "digits_flow|digits_ddpm|diffusion/digits_conditional|gan/digits_conditional|ring8|"
-    "kl_f8|sd15|sd3|div2k_rrdb|photos_x2_gan|emoji_bridge|"
+    "kl_f8|sd15|sd3|div2k_rrdb|photos_x2_gan|emoji_bridge|monet2photo|horse2zebra|"
     "sit_xl2|cifar10_r3gan|stacked_digits|cifar10_edm|ffhq256_r3gan|imagenet_resnet50|pets_unet|voc_fcn8s|pictures_"
 )
 
@@ -371,4 +433,6 @@ EXPERIMENTS = {
     "autoencoder": autoencoder,
     "restoration": restoration,
     "paired_diffusion": paired_diffusion,
+    "unpaired_translation": unpaired_translation,
+    "contrastive_translation": contrastive_translation,
 }

@@ -19,6 +19,7 @@ from jaxgen.config import files as configs
 from jaxgen.data import batches
 from jaxgen.data.batches import DataSpec
 from jaxgen.data.tfds import Tfds
+from jaxgen.data.unpaired import Unpaired
 from jaxgen.errors import UserError
 from jaxgen.evaluation import evaluation_batches, sums
 from jaxgen.experiment import Experiment
@@ -27,8 +28,10 @@ from jaxgen.models.autoencoder_kl import AutoencoderKl, Level
 from jaxgen.models.dit import DiT
 from jaxgen.models.edm2 import Edm2UNet
 from jaxgen.models.mmdit import MMDiT
+from jaxgen.models.musegan import RollDiscriminator, RollGenerator
 from jaxgen.models.patchgan import PatchGan
 from jaxgen.models.r3gan import R3ganDiscriminator, R3ganGenerator
+from jaxgen.models.resnet_generator import ResnetGenerator
 from jaxgen.models.songunet import SongUNet
 from jaxgen.models.stylegan2 import StyleGan2Generator
 from jaxgen.models.stylegan2_discriminator import StyleGan2Discriminator
@@ -42,22 +45,26 @@ from jaxgen.plan.fake_data import with_fake
 from jaxgen.program import Program
 
 CONFIGS = {f"{path.parent.name}/{path.stem}": path for path in sorted((ROOT / "configs").glob("*/*.py"))}
-EMBEDDED = re.compile("digits|emoji|scenes|toy2d|ring8|grid25|photos")
+EMBEDDED = re.compile("digits|emoji|scenes|toy2d|ring8|grid25|photos|chorales")
 # Take half a minute each to compile, or have a net that another config is tried with.
 LONG = re.compile(
     "r50|resnet50|deeplab|voc_fcn8s|pets_unet|scenes_unet|scenes_fcn16s|scenes_fcn32s|cifar10_edm|edm2|digits_edm|"
-    "digits_ect|emoji_|"
+    "digits_ect|emoji_|chorales_|scenes_text|"
     "digits_flow|digits_ddpm|digits_conditional|digits_r3gan|dit_xl2|sit_xl2|cifar10_resnet18|cifar10_stylegan2_ada|"
-    "cifar10_r3gan|ffhq256_r3gan|pictures_|sd3|sd15|div2k_rrdb|kl_f8|photos_x2_gan"
+    "cifar10_r3gan|ffhq256_r3gan|pictures_|sd3|sd15|div2k_rrdb|kl_f8|photos_x2_gan|"
+    "monet2photo|horse2zebra"
 )
 # Too many parameters for a small machine, or minutes to compile on a CPU; test_plan.py compiles them for a TPU.
 HUGE = re.compile(
-    "xl2|kl_f8|edm2_s|cifar10_edm|cifar10_r3gan|stylegan2_ada|ffhq256|ade20k|cityscapes|voc|sd3|sd15|div2k_rrdb"
+    "xl2|kl_f8|edm2_s|cifar10_edm|cifar10_r3gan|stylegan2_ada|ffhq256|ade20k|cityscapes|voc|sd3|sd15|div2k_rrdb|"
+    "monet2photo|horse2zebra"
 )
 # Pictures as the data set has them: height, width, channels.
 RAW = {
     "autoencoder/emoji_": (32, 32, 3),
+    "autoencoder/scenes_": (64, 64, 3),
     "text_to_image/emoji_": (32, 32, 3),
+    "text_to_image/scenes_": (64, 64, 3),
     "restoration/emoji_": (32, 32, 3),
     "classification/cifar10_resnet18": (32, 32, 3),
     "classification/digits_cnn": (8, 8, 1),
@@ -72,10 +79,13 @@ RAW = {
     "gan/grid25": (2,),
     "gan/ring8": (2,),
     "gan/stacked_digits": (8, 8, 3),
+    "music/chorales_": (32, 48, 4),
     "restoration/photos_old": (144, 144, 3),
     "segmentation/cityscapes_fcn_r50": (1024, 2048, 3),
     "segmentation/scenes_": (64, 64, 3),
     "super_resolution/photos_": (128, 128, 3),
+    "translation/emoji_": (32, 32, 3),
+    "translation/": (256, 256, 3),
 }
 
 each = pytest.mark.parametrize("name", CONFIGS)
@@ -115,10 +125,14 @@ def small_net(net: nn.Module) -> nn.Module:
             return net.clone(encoder=(Level(8, 0),) * 4, decoder=(Level(8, 0),) * 4, groups=4)
         case PatchGan():
             return net.clone(width=8)
+        case ResnetGenerator():
+            return net.clone(width=8, blocks=min(net.blocks, 5))
         case Edm2UNet():
             return net.clone(model_channels=16, blocks=1, head_channels=16)
         case SongUNet():
             return net.clone(model_channels=16, blocks=1)
+        case RollGenerator() | RollDiscriminator():
+            return net.clone(width=16)
         case R3ganGenerator() | R3ganDiscriminator():
             return net.clone(widths=(16,) * min(len(net.widths), 4), blocks=1)
         case StyleGan2Generator():
@@ -216,7 +230,8 @@ def test_without_its_data_it_says_what_to_do(name, tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     source = configs.load(CONFIGS[name]).train.source
-    said = r"uv run --extra prepare tfds build" if isinstance(source, Tfds) else "no folder (data/|pictures)|data/"
+    by_name = isinstance(source, Tfds | Unpaired)
+    said = r"uv run --extra prepare tfds build" if by_name else "no folder (data/|pictures)|data/"
     with pytest.raises(UserError, match=said):
         source.open()
 

@@ -302,7 +302,7 @@ def test_photometric_keeps_shapes_greys_and_means() -> None:
 
 
 def test_hue_turns_all_the_way_round() -> None:
-    turn = augment._chroma(1.0, 1 / 3)
+    turn = augment.chroma(1.0, 1 / 3)
     assert np.allclose(np.linalg.matrix_power(turn, 3), np.eye(3), atol=1e-9)
     assert not np.allclose(turn, np.eye(3), atol=0.1)
 

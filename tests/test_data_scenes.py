@@ -202,7 +202,7 @@ def test_data_import_neither_jax_nor_what_lies_above() -> None:
                 assert name.split(".")[0] not in {"jax", "flax", "optax", "tensorflow", "torch"}, f"{file}: {name}"
                 assert (
                     not name.startswith("jaxgen")
-                    or name in ("jaxgen.typing", "jaxgen.errors", "jaxgen.progress")
+                    or name in ("jaxgen.typing", "jaxgen.errors", "jaxgen.progress", "jaxgen.pictures")
                     or name.startswith("jaxgen.data")
                 )
 

@@ -43,7 +43,12 @@ each = pytest.mark.parametrize("make", EXPERIMENTS.values(), ids=EXPERIMENTS.key
 
 
 # Made of parts that the first four have: of these the quick tests see that they start, and that all of them learns.
-COMPOSED = {"consistency", "text_to_image", "autoencoder", "restoration", "paired_diffusion"}
+COMPOSED = {
+    "consistency", "text_to_image", "autoencoder", "restoration", "paired_diffusion", "unpaired_translation",
+    "contrastive_translation",
+}  # fmt: skip
+# Instance norm leaves many inputs of ReLUs near 0, where rounding turns a gradient on or off. The losses agree to 1e-6.
+KINKED = [EXPERIMENTS[name] for name in ("unpaired_translation", "contrastive_translation")]
 
 
 def each_but(*slow: str, by_hand: Collection[str] = ()) -> pytest.MarkDecorator:
@@ -121,9 +126,10 @@ def test_devices_and_rules_change_nothing_but_rounding(make, layout):
     assert split == SPLIT[layout]
     params = [{name: net.params for name, net in state.nets.items()} for state in (one, many)]
     for (path, a), (_, b) in zip(*map(tree.leaves, params), strict=True):
+        close = 3e-4 if make in KINKED else near
         # A bias whose gradients cancel has hardly left 0: there the other order shows, beside weights of order one.
         least = 0.1 if layout == "all axes" or make is EXPERIMENTS["restoration"] else 0.0
-        assert np.abs(np.asarray(a) - b).max() <= near * max(np.abs(a).max(), least), path
+        assert np.abs(np.asarray(a) - b).max() <= close * max(np.abs(a).max(), least), path
 
 
 @each_but("gan")

@@ -14,6 +14,7 @@ from jaxgen.models.edm2 import Edm2UNet
 from jaxgen.models.fcn import Fcn
 from jaxgen.models.fcn_resnet import FcnResnet
 from jaxgen.models.mlp import MlpDenoiser, MlpDiscriminator, MlpGenerator
+from jaxgen.models.musegan import RollDiscriminator, RollGenerator
 from jaxgen.models.r3gan import R3ganDiscriminator, R3ganGenerator
 from jaxgen.models.resnet import ResNet
 from jaxgen.models.sngan import SnganDiscriminator, SnganGenerator
@@ -36,13 +37,21 @@ KINDS: dict[Any, tuple[nn.Module, ...]] = {
     Classifier: (Cnn(), ResNet(), Vgg()),
     Segmenter: (DeepLabV3Plus(), Fcn(), FcnResnet(), Unet()),
     Denoiser: (DiT(), Edm2UNet(), MlpDenoiser(), SongUNet()),
-    Generator: (DcganGenerator(), MlpGenerator(), R3ganGenerator(), SnganGenerator(), StyleGan2Generator()),
+    Generator: (
+        DcganGenerator(),
+        MlpGenerator(),
+        R3ganGenerator(),
+        RollGenerator(),
+        SnganGenerator(),
+        StyleGan2Generator(),
+    ),
     StyleGenerator: (StyleGan2Generator(),),
     Discriminator: (
         DcganDiscriminator(),
         MlpDiscriminator(),
         PlainStyleGan2Discriminator(),
         R3ganDiscriminator(),
+        RollDiscriminator(),
         SnganDiscriminator(),
         StyleGan2Discriminator(),
     ),

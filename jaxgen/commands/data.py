@@ -8,7 +8,7 @@ import numpy as np
 from jaxgen.commands.output import Parser, check_file, note, print_json, whole, writing
 from jaxgen.config import codec, files, overrides
 from jaxgen.data import about, batches, layout
-from jaxgen.data.source import Examples, name_of
+from jaxgen.data.source import Examples, name_of, portrayed
 from jaxgen.data.survey import Survey, survey, twice
 from jaxgen.errors import UserError
 from jaxgen.experiment import Experiment
@@ -136,7 +136,8 @@ def _sheet(examples: Examples, experiment: Experiment) -> np.ndarray:
     images, classes = rows["image"], examples.classes
     if images.ndim == 2:
         return sheet.samples(images, None, ())
-    rgb = np.stack([sheet.to_rgb(image) for image in images])
+    own = portrayed(experiment.train.source, images.shape[1:])
+    rgb = np.stack([sheet.to_rgb(image) for image in images]) if own is None else own.picture(images)
     if "mask" not in rows:
         return sheet.sheet(Panels(images=rgb[None], guess=rows["label"][None] if "label" in rows else None), classes)
     masks = np.stack([sheet.overlay(*pair, len(classes)) for pair in zip(rgb, rows["mask"], strict=True)])

@@ -22,6 +22,7 @@ EXTRAS = {
     "tpu": ("libtpu", "TPUs"),
     "plan": ("libtpu", "compiling for a TPU that is not here"),
     "prepare": ("tensorflow", "preparing TFDS data sets that need TensorFlow; reading them does not"),
+    "music": ("music21", "chorales, and MIDI files"),
 }
 
 

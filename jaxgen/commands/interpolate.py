@@ -14,6 +14,7 @@ from jaxgen.commands import generator, prompts
 from jaxgen.commands.output import Parser, check_file, note, print_json, whole, writing
 from jaxgen.commands.prompts import Prompts
 from jaxgen.commands.sample_files import Broken, picture
+from jaxgen.data.source import portrayed
 from jaxgen.errors import UserError
 from jaxgen.parallel.processes import use_compilation_cache
 from jaxgen.pictures import sheet
@@ -74,7 +75,8 @@ def run(prog: str, arguments: list[str]) -> None:
     broken.add(samples, None)
     if broken.numbers:
         note(broken.line())
-    samples = picture(samples, alpha=dtype == np.uint8)
+    own = portrayed(opened.experiment.test.source, samples.shape[1:])
+    samples = picture(samples, dtype == np.uint8, own)
     with writing():
         if animated:
             frames = [Image.fromarray(sheet.samples(one[None], None, ())) for one in samples]

@@ -20,7 +20,7 @@ from jaxgen.data.decode import read_image
 from jaxgen.data.frame import Prepared, prepared, returned, returned_classes
 from jaxgen.errors import UserError
 from jaxgen.metrics.accumulators import predicted
-from jaxgen.objective import Classes, Image, Mask, Prediction
+from jaxgen.objective import Classes, Generative, Image, Mask, Prediction
 from jaxgen.parallel.memory import free_on_host
 from jaxgen.parallel.processes import use_compilation_cache
 from jaxgen.pictures import sheet
@@ -48,11 +48,12 @@ def run(prog: str, arguments: list[str]) -> None:
     parser.add_argument(
         "--own-size", action="store_true", help="leave the test transforms out: a segmenter sees each picture as it is"
     )
+    parser.add_argument("--to", metavar="DOMAIN", help="of a translation: a or b, what pictures become (default: b)")
     args = parser.parse_args(_as_paths(arguments))
     use_compilation_cache()
     asked = pictures(args.images, args.out, note)
     check_folder_for(args.out)
-    opened = restore(RunFolder(args.folder, tuple(args.allow)), args.step, note)
+    opened = towards(restore(RunFolder(args.folder, tuple(args.allow)), args.step, note), args.to)
     transforms = preparation(opened, own_size=args.own_size)
     rows, failed = [], []
     for row in predict(opened, asked, args.out, transforms, args.top):
@@ -73,6 +74,20 @@ def run(prog: str, arguments: list[str]) -> None:
         )
     if args.json:
         print_json({"step": opened.step, "images": rows, "failed": failed})
+
+
+def towards(run: Restored, domain: str | None) -> Restored:
+    """Return the run with its translation going to this domain, or as it is for None.
+
+    Raises UserError where the run translates nothing, or not there.
+    """
+    if domain is None:
+        return run
+    objective = run.program.objective
+    if not isinstance(objective, Generative):
+        raise UserError(f"{type(objective).__name__} translates nothing; drop --to")
+    changed = objective.with_options({"to": domain})
+    return run.with_experiment(dataclasses.replace(run.experiment, objective=changed))
 
 
 def preparation(run: Restored, *, own_size: bool) -> tuple[Transform, ...]:

@@ -20,6 +20,7 @@ from jaxgen.commands.output import (
     whole,
     writing,
 )  # fmt: skip
+from jaxgen.data.source import portrayed
 from jaxgen.errors import UserError
 from jaxgen.parallel.processes import use_compilation_cache
 from jaxgen.pictures import sheet
@@ -61,7 +62,7 @@ def run(prog: str, arguments: list[str]) -> None:
     shape, dtype = opened.program.data.element["image"]
     alpha = dtype == np.uint8  # latents have channels of other kinds
     if args.dir is not None:
-        sample_files.check_folder_of(shape, alpha)
+        sample_files.check_folder_of(shape, alpha, portrayed(opened.experiment.test.source, shape))
     check_space(args.npz, args.n * math.prod(shape) * 4)
 
     numbers = np.arange(args.n, dtype=np.int32)
@@ -107,16 +108,17 @@ def _written(
     """Write samples as they come."""
     shape, dtype = opened.program.data.element["image"]
     alpha, broken = dtype == np.uint8, sample_files.Broken()
+    own = portrayed(opened.experiment.test.source, shape)
     places: list[sample_files.Samples] = [broken]
     if args.npz is not None:
         places.append(sample_files.Npz(args.npz, args.n, shape, texts))
     if args.dir is not None:
-        places.append(sample_files.Folder(args.dir, args.n, opened.classes, alpha, texts))
+        places.append(sample_files.Folder(args.dir, args.n, opened.classes, alpha, own, texts))
     if args.out is not None:
         shown = sheet.most(args.n, *shape[:2]) if len(shape) == 3 else args.n
         if shown < args.n:
             note(f"note: {args.out} shows the first {shown} samples; --dir writes a file for each")
-        places.append(sample_files.Sheet(args.out, shown, opened.classes, args.columns, alpha, texts))
+        places.append(sample_files.Sheet(args.out, shown, opened.classes, args.columns, alpha, own, texts))
     begin = 0
     with contextlib.ExitStack() as stack:
         for place in places:

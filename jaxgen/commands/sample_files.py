@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from jaxgen.data.source import Portrayed
 from jaxgen.errors import UserError
 from jaxgen.pictures import sheet
 
@@ -43,9 +44,11 @@ class Sheet:
         classes: Sequence[str],
         columns: int | None,
         alpha: bool,
+        own: Portrayed | None,
         prompts: Sequence[str] = (),
     ) -> None:
-        self._path, self._shown, self._classes, self._columns, self._alpha = path, shown, classes, columns, alpha
+        self._path, self._shown, self._classes, self._columns = path, shown, classes, columns
+        self._alpha, self._own = alpha, own
         self._prompts = prompts[:shown]
         self._samples: list[np.ndarray] = []
         self._labels: list[np.ndarray] = []
@@ -53,7 +56,7 @@ class Sheet:
     def add(self, samples: np.ndarray, labels: np.ndarray | None) -> None:
         room = self._shown - sum(map(len, self._samples)) if samples.ndim == 4 else len(samples)
         if room > 0:
-            self._samples.append(picture(samples[:room], self._alpha))
+            self._samples.append(picture(samples[:room], self._alpha, self._own))
             self._labels += [] if labels is None else [labels[:room]]
 
     def close(self) -> None:
@@ -102,24 +105,35 @@ class Npz:
 class Folder:
     """A PNG for each sample, 000000.png and so on, and labels.csv where there are classes.
 
-    Where there are prompts each is in the name of its file, and `metadata.jsonl` has them as `Captioned` data do.
+    Beside it lie the files that data which are no pictures make of a sample, such as 000000.mid. Where there are
+    prompts each is in the name of its file, and `metadata.jsonl` has them as `Captioned` data do.
     """
 
     def __init__(
-        self, path: pathlib.Path, count: int, classes: Sequence[str], alpha: bool, prompts: Sequence[str] = ()
+        self,
+        path: pathlib.Path,
+        count: int,
+        classes: Sequence[str],
+        alpha: bool,
+        own: Portrayed | None,
+        prompts: Sequence[str] = (),
     ) -> None:
         path.mkdir(parents=True, exist_ok=True)
-        self._path, self._classes, self._alpha, self._prompts = path, classes, alpha, prompts
+        self._path, self._classes, self._alpha, self._own, self._prompts = path, classes, alpha, own, prompts
+        self._writers = {} if own is None else own.writers()
         self._digits = max(6, len(str(count - 1)))
         self._names: list[str] = []
         self._labels: list[int] = []
 
     def add(self, samples: np.ndarray, labels: np.ndarray | None) -> None:
-        for i, pixels in enumerate(own_channels(samples, self._alpha)):
+        drawn = own_channels(samples, self._alpha) if self._own is None else self._own.picture(samples)
+        for i, pixels in enumerate(drawn):
             number = len(self._names)
             words = slug(self._prompts[number]) if self._prompts else ""
             name = f"{number:0{self._digits}}{'_' if words else ''}{words}.png"
             sheet.save(self._path / name, pixels)
+            for suffix, written in self._writers.items():
+                (self._path / name).with_suffix(suffix).write_bytes(written(samples[i]))
             self._names.append(name)
             self._labels += [] if labels is None else [int(labels[i])]
 
@@ -173,16 +187,24 @@ class Broken:
         )
 
 
-def check_folder_of(shape: tuple[int, ...], alpha: bool) -> None:
-    """Raise UserError unless samples of this shape are pictures, each of which can be a file."""
+def check_folder_of(shape: tuple[int, ...], alpha: bool, own: Portrayed | None) -> None:
+    """Raise UserError unless samples of this shape are pictures, or what their data draws, and each can be a file."""
+    if own is not None:
+        own.writers()
+        return
     if len(shape) != 3:
         raise UserError("this run makes points, not pictures: write them with --npz, or draw them with --out")
     if shape[2] not in (1, 3) and not (alpha and shape[2] in (2, 4)):
         raise UserError(f"samples of {shape[2]} channels are no pictures; write them with --npz")
 
 
-def picture(samples: np.ndarray, alpha: bool) -> np.ndarray:
-    """Return bytes of images, on white where their last channel is alpha; points are returned unchanged."""
+def picture(samples: np.ndarray, alpha: bool, own: Portrayed | None = None) -> np.ndarray:
+    """Return bytes of images, on white where their last channel is alpha; points are returned unchanged.
+
+    `own` draws those that are no pictures.
+    """
+    if own is not None:
+        return own.picture(samples)
     if samples.ndim == 2:
         return samples
     if alpha and samples.shape[-1] in (2, 4):

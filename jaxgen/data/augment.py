@@ -273,7 +273,7 @@ class Photometric:
         b, c, s, t = rng.uniform(-1, 1, 4).tolist()
         gain = (1 + b * self.brightness) * (1 + c * self.contrast)
         grey = geometry.mean_colour(image).mean(dtype=np.float32) * (1 + b * self.brightness)
-        matrix = _chroma(1 + s * self.saturation, t * self.hue) if image.shape[2] == 3 else np.eye(image.shape[2])
+        matrix = chroma(1 + s * self.saturation, t * self.hue) if image.shape[2] == 3 else np.eye(image.shape[2])
         mapped = image @ (gain * matrix.T).astype(np.float32) - np.float32(c * self.contrast * grey)
         np.clip(mapped + np.float32(0.5), 0, 255, out=mapped)
         out = mapped.astype(np.uint8)
@@ -331,7 +331,7 @@ _YIQ = np.array([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.
 _RGB = np.linalg.inv(_YIQ)
 
 
-def _chroma(saturation: float, hue: float) -> Float[np.ndarray, "3 3"]:
+def chroma(saturation: float, hue: float) -> Float[np.ndarray, "3 3"]:
     """The map of RGB that scales chroma and turns it by `hue` circles, in YIQ, where it is linear; greys stay."""
     c, s = saturation * math.cos(math.tau * hue), saturation * math.sin(math.tau * hue)
     return _RGB @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]]) @ _YIQ

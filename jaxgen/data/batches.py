@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxgen.data.augment import Transform, Unlabelled
-from jaxgen.data.source import Examples, Source, Table, name_of
+from jaxgen.data.source import Examples, Positioned, Source, Table, name_of
 from jaxgen.data.tokenizers import digest_of_words
 from jaxgen.errors import UserError
 from jaxgen.typing import IGNORE, Example
@@ -125,6 +125,17 @@ def transformed(example: Example, transforms: Sequence[Transform], rng: np.rando
     return example
 
 
+def shuffled(seed: int, position: int, size: int) -> int:
+    """Return which of so many examples lies at this position of the endless training sequence."""
+    epoch, within = divmod(position, size)
+    return int(_permutation(seed, epoch, size)[within])
+
+
+def draws(seed: int, position: int) -> np.random.Generator:
+    """Return what the transforms of the example at this position draw from."""
+    return np.random.default_rng((seed, 1, position))
+
+
 class _Train:
     """The training batches by number; Grain's threads and workers ask for them in any order."""
 
@@ -146,11 +157,12 @@ class _Train:
         return _stacked([self._row(j) for j in places], self._examples, [self._example(j) for j in places])
 
     def _example(self, j: int) -> int:
-        epoch, position = divmod(j, len(self._examples))
-        return int(_permutation(self._seed, epoch, len(self._examples))[position])
+        return shuffled(self._seed, j, len(self._examples))
 
     def _row(self, j: int) -> Example:
-        rng = np.random.default_rng((self._seed, 1, j))
+        rng = draws(self._seed, j)
+        if isinstance(self._examples, Positioned):
+            return _batched(transformed(self._examples.at(self._seed, j), self._transforms, rng))
         return _augmented(self._examples, self._transforms, self._example(j), rng)
 
 
@@ -240,7 +252,10 @@ def _permutation(seed: int, epoch: int, size: int) -> Int[np.ndarray, " n"]:
 
 
 def _augmented(examples: Examples, transforms: tuple[Transform, ...], index: int, rng: np.random.Generator) -> Example:
-    example = transformed(examples[index], transforms, rng)
+    return _batched(transformed(examples[index], transforms, rng))
+
+
+def _batched(example: Example) -> Example:
     return {key: value for key, value in example.items() if key not in UNBATCHED}
 
 

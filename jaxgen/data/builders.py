@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core.dataset_metadata import DatasetMetadata
 
-from jaxgen.data import render, render_emoji
+from jaxgen.data import corpus, render, render_emoji
 from jaxgen.data.tfds import data_directory
 from jaxgen.errors import UserError
 from jaxgen.progress import Line
@@ -138,6 +138,31 @@ class EmojiBuilder(_Builder):
             names = {f"caption_{language}": render_emoji.caption(text, language) for language in render_emoji.LANGUAGES}
             what = {"subject": meant.subject, "tone": meant.tone, "gender": meant.gender}
             yield i, {"image": drawn[text], "emoji": text} | what | names
+
+
+class ChoralesBuilder(_Builder):
+    """Four-part chorales by sixteenths: `pitch` and `onset` i32[t 4], and `bars` i32[n], see `music_xml.Score`."""
+
+    name = "chorales"
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        columns = {"pitch": (None, 4), "onset": (None, 4), "bars": (None,)}
+        features = {name: tfds.features.Tensor(shape=shape, dtype=np.int32) for name, shape in columns.items()}
+        features |= {"name": tfds.features.Text()}
+        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features), disable_shuffling=True)
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+        scores = corpus.scores()
+        shares = corpus.splits(scores)
+        return {split: self._generate_examples(names, scores) for split, names in shares.items()}
+
+    def _generate_examples(
+        self, names: list[str], scores: dict[str, corpus.Score]
+    ) -> Iterator[tuple[int, dict[str, Any]]]:
+        for i, name in enumerate(names):
+            score = scores[name]
+            yield i, {"name": name, "pitch": score.pitch, "onset": score.onset.astype(np.int32), "bars": score.bars}
 
 
 def png(image: Image.Image) -> bytes:

@@ -161,7 +161,7 @@ class DrawnScenes:
 class _Drawn:
     """Scenes, each drawn when it is asked for."""
 
-    classes = ("background", *map(str, range(10)))
+    classes: tuple[str, ...] = ("background", *map(str, range(10)))
     origin, notes = "scenes drawn as they are read", ()
 
     def __init__(self, source: DrawnScenes):

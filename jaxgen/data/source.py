@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Int, Integer, UInt8
+from jaxtyping import Bool, Float, Int, Integer, UInt8
 
 from jaxgen.errors import UserError
 from jaxgen.typing import IGNORE, Example
@@ -64,6 +64,38 @@ class Table(Protocol):
 
 
 @runtime_checkable
+class Positioned(Protocol):
+    """Examples whose training order is their own: each is a function of the seed and its place in the training."""
+
+    def at(self, seed: int, position: int) -> Example:
+        """Return the example at this place of the endless training sequence, prepared, but for the transforms."""
+        ...
+
+
+@runtime_checkable
+class Portrayed(Protocol):
+    """A source whose examples are no pictures: it says how they are drawn, and what files are made of one.
+
+    Samples of a run on such data are shown and written in the same way.
+    """
+
+    def shows(self, shape: tuple[int, ...]) -> bool:
+        """Say whether an array of this shape (h, w, c) can be drawn as an example; not only of the data's own size."""
+        ...
+
+    def picture(self, images: Float[np.ndarray, "n h w c"]) -> UInt8[np.ndarray, "n i j 3"]:
+        """Draw each example."""
+        ...
+
+    def writers(self) -> Mapping[str, Callable[[Float[np.ndarray, "h w c"]], bytes]]:
+        """Return what makes the bytes of a file of one example, by the file's suffix.
+
+        Raises UserError where a package that this needs is not installed.
+        """
+        ...
+
+
+@runtime_checkable
 class Source(Protocol):
     """A data set as an experiment names it: a frozen dataclass that can be opened.
 
@@ -84,6 +116,11 @@ class Fakeable(Protocol):
     def fake(self, shape: Shape, classes: int, count: int) -> Source:
         """Return a source without files, of `count` examples with the same arrays and 1 or more classes."""
         ...
+
+
+def portrayed(source: Source, shape: tuple[int, ...]) -> Portrayed | None:
+    """Return the source where it draws arrays of this shape (h, w, c) itself; None where they are pictures."""
+    return source if isinstance(source, Portrayed) and source.shows(shape) else None
 
 
 def remap(ids: Mapping[int, int]) -> tuple[int, ...]:

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgen.errors import UserError
-from jaxgen.nn.group_norm import GroupNorm, group_norm
-from jaxgen.nn.norm import batch_norm
+from jaxgen.nn.group_norm import GroupNorm
+from jaxgen.nn.norm import batch_norm, instance_norm
 from jaxgen.typing import Condition, Precision
 
 Map = Float[Array, "b _ _ _"]
@@ -55,8 +55,7 @@ class Instance:
 
     def __call__(self, x: Map, *, train: bool, dtype: Precision, name: str) -> Map:
         del train, name
-        channels = x.shape[-1]
-        return group_norm(x, jnp.ones(channels), jnp.zeros(channels), channels, 1e-5).astype(dtype)
+        return instance_norm(x, dtype)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -143,6 +143,25 @@ class Autoencoder(Protocol):
 
 
 @runtime_checkable
+class Translator(Protocol):
+    """Map images of one domain to images of another, of the same size and channels, in [-1, 1]."""
+
+    factor: int
+    """What must divide the sides of an image, which are at least twice as long."""
+
+    def __call__(self, image: Float[Array, "b h w c"], *, train: bool) -> Float[Array, "b h w c"]: ...
+
+
+@runtime_checkable
+class FeatureTranslator(Translator, Protocol):
+    """A `Translator` that shows its maps on the way to its middle."""
+
+    def features(self, image: Float[Array, "b h w c"], *, train: bool) -> dict[str, Array]:
+        """Return maps f32[b i j n] by the names of their layers."""
+        ...
+
+
+@runtime_checkable
 class Restorer(Protocol):
     """Map images to others of `scale` times their height and width, in [-1, 1] but for overshoot."""
 

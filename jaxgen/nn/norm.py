@@ -1,10 +1,11 @@
-"""Batch normalisation, and the convolution it follows, as every convolutional model here uses them."""
+"""Batch and instance normalisation, and the convolution they follow, as every convolutional model here uses them."""
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxgen.nn.group_norm import group_norm
 from jaxgen.typing import Precision
 
 
@@ -32,6 +33,12 @@ def batch_norm(
         name=name,
     )
     return norm(x)
+
+
+def instance_norm(x: Float[Array, "b h w c"], dtype: Precision = "float32") -> Float[Array, "b h w c"]:
+    """Normalise each channel of each image by itself (arXiv:1607.08022), without a scale; a single value becomes 0."""
+    channels = x.shape[-1]
+    return group_norm(x, jnp.ones(channels), jnp.zeros(channels), channels, 1e-5).astype(dtype)
 
 
 class ConvNorm(nn.Module):

@@ -9,7 +9,6 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from jaxgen.pictures import previews
 from jaxgen.pictures.panels import Curves, Panels, Picture
-from jaxgen.pictures.pixels import grey_to_rgb
 
 SHOWN, STRIPS = 8, 4  # images in a strip from data to noise or back, and strips
 
@@ -67,5 +66,5 @@ def strip(levels: Sequence[Float[Array, "b *s"]], sigmas: Sequence[float], seen:
     if levels[0].ndim == 2:
         return previews.on_plane(levels, columns)
     few = jnp.concatenate([x[:STRIPS] for x in levels])
-    rows = grey_to_rgb(jnp.clip(seen(few), -1.0, 1.0))
+    rows = jnp.clip(seen(few), -1.0, 1.0)
     return Panels(images=rows.reshape(len(levels), -1, *rows.shape[1:]).swapaxes(0, 1), columns=columns)

@@ -34,12 +34,14 @@ def distances(
     return {"error": total, **parts}
 
 
-def padded(forward: Forward, image: np.ndarray, factor: int, scale: int = 1) -> Image:
+def padded(forward: Forward, image: np.ndarray, factor: int, scale: int = 1, least: int = 1) -> Image:
     """Return what a net makes of images f32[b h w c], continued by their border until `factor` divides the sides.
 
-    What the net made of the padding is cut off again; its images have `scale` times the height and width.
+    Sides shorter than `least`, a multiple of the factor, are continued up to it. What the net made of the padding is
+    cut off again; its images have `scale` times the height and width.
     """
     _, h, w, _ = image.shape
-    wider = ((0, 0), (0, -h % factor), (0, -w % factor), (0, 0))
+    more = (max(-side % factor, least - side) for side in (h, w))
+    wider = ((0, 0), *((0, n) for n in more), (0, 0))
     made = np.asarray(forward(np.pad(image, wider, mode="edge")))
     return Image(pixels=made[:, : h * scale, : w * scale])

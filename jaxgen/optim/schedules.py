@@ -124,6 +124,23 @@ class CosineRamp:
         return rate
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Held:
+    """`peak` for a share of the training, then a straight line to 0, as in pix2pix and CycleGAN (arXiv:1703.10593)."""
+
+    peak: float
+    hold: float = 0.5
+    """Share of the training before the fall."""
+
+    def __post_init__(self) -> None:
+        _check_share(self, "hold", self.hold)
+
+    def over(self, steps: int) -> optax.Schedule:
+        held = round(self.hold * steps)
+        fall = optax.linear_schedule(self.peak, 0.0, max(steps - held, 1))
+        return optax.join_schedules([optax.constant_schedule(self.peak), fall], [held]) if held else fall
+
+
 @functools.cache  # asked whenever a state is traced, and each time the compiler would be called for every operation
 def lowest(schedule: Schedule, steps: int) -> float:
     """Return the least of the schedule's values at nine steps of the training."""

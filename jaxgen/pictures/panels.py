@@ -14,6 +14,7 @@ class Panels:
     guess: Any = None  # i32[n m]: class ids to write beneath, -1 for none
     truth: Any = None  # i32[n m]: what the guess should have been
     columns: tuple[str, ...] = struct.field(pytree_node=False, default=())  # one for each of the m columns, or none
+    frame: Any = None  # f32[n m 3] in [-1, 1]: the colour of a frame around each image
     reach: Any = None  # f32[n m]: of pictures of points, the distance from the middle to the edge
 
 

@@ -23,8 +23,7 @@ def grid(x: Float[Array, "n *s"], columns: int) -> Panels:
     """Lay images out in rows; of points, one picture of where they lie."""
     if x.ndim == 2:
         return on_plane([x])
-    rows = grey_to_rgb(jnp.clip(x, -1.0, 1.0))
-    return Panels(images=rows.reshape(-1, columns, *rows.shape[1:]))
+    return Panels(images=jnp.clip(x, -1.0, 1.0).reshape(-1, columns, *x.shape[1:]))
 
 
 def on_plane(clouds: Sequence[Float[Array, "n d"]], columns: tuple[str, ...] = ()) -> Panels:
@@ -61,18 +60,14 @@ def verdict(
     on_real: Float[Array, " n"],
     on_fake: Float[Array, " n"],
 ) -> Panels:
-    """Frame real images, and generated ones beneath, in the colour of the probability of being real."""
-    return Panels(images=jnp.stack([_framed(real, on_real), _framed(fake, on_fake)]), titles=("real", "generated"))
+    """Frame real images, and generated ones beneath, in the colour of the probability of being real.
 
-
-def _framed(x: Float[Array, "n h w c"], real: Float[Array, " n"]) -> Float[Array, "n h2 w2 3"]:
-    """Frame each image in a colour between green, where it is real (1), and red, where it is fake (0)."""
-    wide = max(1, x.shape[1] // 8)
-    sides = ((0, 0), (wide, wide), (wide, wide), (0, 0))
-    share = real.reshape(-1, 1, 1, 1)
-    frame = share * jnp.array([[[REAL]]]) + (1 - share) * jnp.array([[[FAKE]]])
-    inside = jnp.pad(jnp.ones((*x.shape[:3], 1)), sides)
-    return jnp.where(inside > 0, jnp.pad(grey_to_rgb(jnp.clip(x, -1.0, 1.0)), sides), frame)
+    It goes from red, where an image is fake (0), to green, where it is real (1).
+    """
+    share = jnp.stack([on_real, on_fake])[..., None]
+    frame = share * jnp.array([[REAL]]) + (1 - share) * jnp.array([[FAKE]])
+    images = jnp.clip(jnp.stack([real, fake]), -1.0, 1.0)
+    return Panels(images=images, titles=("real", "generated"), frame=frame)
 
 
 def landscape(

@@ -1,5 +1,6 @@
 """Pictures for people: panels laid out on a sheet, with titles, captions and legends."""
 
+import dataclasses
 import io
 import math
 import pathlib
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
+from jaxgen.data.source import Source, portrayed
 from jaxgen.errors import UserError
 from jaxgen.pictures import text
 from jaxgen.pictures.colours import palette, tint
@@ -38,6 +40,8 @@ def sheet(panels: Panels, classes: tuple[str, ...], words: Sequence[str] = ()) -
     """
     images = np.asarray(panels.images)
     n, m, h, w, _ = images.shape
+    wide = 0 if panels.frame is None else max(1, h // 8)
+    h, w = h + 2 * wide, w + 2 * wide
     zoom = max(1, min(-(-LEAST // min(h, w)), MOST // max(h, w)))
     h, w = h * zoom, w * zoom
     head = 20 if panels.titles else 0
@@ -54,7 +58,10 @@ def sheet(panels: Panels, classes: tuple[str, ...], words: Sequence[str] = ()) -
             text.write(draw, (GAP, top), panels.titles[i], INK, 13)
         for j in range(m):
             x, y = GAP + j * (w + GAP), top + head
-            page.paste(Image.fromarray(to_rgb(images[i, j])).resize((w, h), Image.Resampling.NEAREST), (x, y))
+            pixels = to_rgb(images[i, j])
+            if panels.frame is not None:
+                pixels = _framed(pixels, np.asarray(panels.frame)[i, j], wide)
+            page.paste(Image.fromarray(pixels).resize((w, h), Image.Resampling.NEAREST), (x, y))
             if panels.reach is not None:
                 draw.rectangle((x - 1, y - 1, x + w, y + h), outline=INK)
             right = panels.truth is not None and panels.guess[i, j] == panels.truth[i, j]
@@ -62,6 +69,14 @@ def sheet(panels: Panels, classes: tuple[str, ...], words: Sequence[str] = ()) -
             for number, line in enumerate(captions.get((i, j), ())):
                 text.write(draw, (x, y + h + 1 + LINE * number), text.shortened(line, 13, w), colour, 13)
     return np.asarray(page)
+
+
+def _framed(pixels: UInt8[np.ndarray, "h w 3"], colour: np.ndarray, wide: int) -> UInt8[np.ndarray, "_ _ 3"]:
+    """Lay `wide` pixels of a colour f32[3] in [-1, 1] around an image."""
+    h, w, _ = pixels.shape
+    out = np.broadcast_to(to_bytes(colour.reshape(1, 1, 3)), (h + 2 * wide, w + 2 * wide, 3)).copy()
+    out[wide : wide + h, wide : wide + w] = pixels
+    return out
 
 
 def _captions(panels: Panels, classes: tuple[str, ...], width: int) -> dict[tuple[int, int], list[str]]:
@@ -140,6 +155,7 @@ def most(count: int, height: int, width: int) -> int:
 def chart(curves: Curves) -> UInt8[np.ndarray, "H W 3"]:
     """Draw lines over an x axis that is logarithmic where values of x are positive."""
     import matplotlib.figure  # takes half a second, and a command that draws nothing need not wait
+    import matplotlib.ticker
 
     figure = matplotlib.figure.Figure(figsize=(5, 3), dpi=120, layout="constrained")
     axes = figure.add_subplot()
@@ -147,6 +163,11 @@ def chart(curves: Curves) -> UInt8[np.ndarray, "H W 3"]:
         axes.plot(np.asarray(curves.x), y, "o-", label=label)
     scale = "log" if (np.asarray(curves.x) > 0).any() else "linear"
     axes.set(xscale=scale, xlabel=curves.axes[0], ylabel=curves.axes[1], ylim=(0, None))
+    if scale == "log":  # the default writes powers of ten one over the other where the axis is short
+        low, high = axes.get_xlim()
+        axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     axes.grid(alpha=0.3)
     axes.legend()
     buffer = io.BytesIO()
@@ -154,9 +175,16 @@ def chart(curves: Curves) -> UInt8[np.ndarray, "H W 3"]:
     return np.asarray(Image.open(buffer).convert("RGB"))
 
 
-def draw(picture: Picture, classes: tuple[str, ...]) -> UInt8[np.ndarray, "H W 3"]:
-    """Draw what a preview shows."""
-    return chart(picture) if isinstance(picture, Curves) else sheet(picture, classes)
+def draw(picture: Picture, classes: tuple[str, ...], source: Source | None = None) -> UInt8[np.ndarray, "H W 3"]:
+    """Draw what a preview shows of data from a source, examples in its own way where it has one."""
+    if isinstance(picture, Curves):
+        return chart(picture)
+    images = np.asarray(picture.images)
+    n, m, *shape = images.shape
+    if source is not None and (own := portrayed(source, tuple(shape))) is not None:
+        drawn = own.picture(images.reshape(-1, *shape))
+        picture = dataclasses.replace(picture, images=drawn.reshape(n, m, *drawn.shape[1:]))
+    return sheet(picture, classes)
 
 
 def legend(classes: tuple[str, ...], ids: list[int]) -> UInt8[np.ndarray, "H W 3"]:

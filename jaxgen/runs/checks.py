@@ -59,7 +59,7 @@ def check_preview(program: Program, shown: Batch) -> None:
     with jax.set_mesh(program.mesh):
         pictures = program.preview.function.eval_shape(program.shapes, shown)
     for picture in jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), dict(pictures)).values():
-        sheet.draw(picture, program.data.classes)
+        sheet.draw(picture, program.data.classes, program.experiment.test.source)
     sheet.legend(program.data.classes, list(range(len(program.data.classes))))
 
 

@@ -225,7 +225,7 @@ class Session:
         with self._meter.spending("preview"):
             seen = jax.device_get(self.program.preview(state, self._shown))
             for name, picture in seen.items() if is_main_process() else ():
-                pixels = sheet.draw(picture, self._test_set.classes)
+                pixels = sheet.draw(picture, self._test_set.classes, self._experiment.test.source)
                 sheet.save_png(self._folder.previews / f"step_{step:08}_{name}.png", pixels)
                 self._logs.image(step, name, pixels)
 
