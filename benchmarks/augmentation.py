@@ -25,7 +25,7 @@ from typing import Any
 import jax
 import numpy as np
 import seeds
-from kshot_arms import REAL, Arm, Classifiers, Eye, Rows, Trainer, arms_of_generated, arms_of_real, generated
+from kshot_arms import REAL, Arm, Classifiers, Eye, Opened, Rows, Trainer, arms_of_generated, arms_of_real, generated
 from scipy import stats
 
 from jaxgen.commands.output import whole
@@ -60,7 +60,7 @@ class Bench:
     records: list[Record] = dataclasses.field(default_factory=list)
     """Of each arm: k, seed, generator ("" for none), arm, accuracy."""
     seen: list[Record] = dataclasses.field(default_factory=list)
-    """Of each generator: k, seed, generator ("" for new real rows), read_back, recall, and seconds of its training."""
+    """Of each generator: k, seed, generator ("" for new real rows), read_back, recall, seconds of training and drawing."""
 
     def run(self, k: int, seed: int, shots: Rows, new: Rows) -> None:
         """Train everything on one draw of shots."""
@@ -173,13 +173,16 @@ def bench(args: argparse.Namespace, devices: Any = None) -> Bench:
     """Read the configs, and run all that was asked for. Raises UserError before any training."""
     if args.seeds < 2:
         interval([0.0] * args.seeds)
+    if args.classifiers < 1:
+        raise UserError(f"--classifiers is {args.classifiers}; it must be at least 1")
     config = files.load(args.config)
     if not isinstance(config.objective, Classification):
         raise UserError(f"--config {args.config}: its objective is no Classification")
     config = dataclasses.replace(config, steps=args.classifier_steps, batch_size=args.classifier_batch)
+    whole_split = Opened(config.train.source.open())
 
     def held(k: int, seed: int, after: int) -> Rows:
-        source = KShot(source=config.train.source, k=k, seed=seed, after=after)
+        source = KShot(source=whole_split, k=k, seed=seed, after=after)
         return Rows.held(source.open(), config.test.transforms)
 
     draws = {(k, seed): (held(k, seed, 0), held(args.ratio * k, seed, k)) for k in args.k for seed in range(args.seeds)}
@@ -206,7 +209,8 @@ def generator(name: str, args: argparse.Namespace, shots: Rows, few: int, device
     program = trainer.program
     if program.generative.conditions() != ("label",):
         raise UserError(f"--generator {name}: it is not asked for a class; take a class-conditional config")
-    shape = jax.eval_shape(program.sample.function, *_asked(program)).shape[1:]
+    with jax.set_mesh(program.mesh):
+        shape = program.sample.function.eval_shape(*_asked(program)).shape[1:]
     if shape != shots.image.shape[1:]:
         sizes = ["x".join(map(str, size)) for size in (shape, shots.image.shape[1:])]
         raise UserError(f"--generator {name}: it makes pictures of {sizes[0]}, and the classifier reads {sizes[1]}")

@@ -67,6 +67,16 @@ class Rows:
 
 
 @dataclasses.dataclass(frozen=True)
+class Opened:
+    """A source that is open already: shots are drawn of it many times, and it is read once."""
+
+    examples: Examples
+
+    def open(self) -> Examples:
+        return self.examples
+
+
+@dataclasses.dataclass(frozen=True)
 class Arm:
     """What a classifier learns from."""
 

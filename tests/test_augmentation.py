@@ -223,6 +223,7 @@ def asked(benchmark, *words: str) -> argparse.Namespace:
     ("words", "said"),
     [
         (["--seeds", "1"], "an interval needs two seeds"),
+        (["--classifiers", "0"], "--classifiers is 0; it must be at least 1"),
         (["--config", "configs/diffusion/digits_edm.py"], "its objective is no Classification"),
         (["--k", "40", "--seeds", "2"], "KShot: 120 of each class after the first 40, and class"),
         (["--generator", "configs/diffusion/digits_edm.py", "--seeds", "2"], "it is not asked for a class"),

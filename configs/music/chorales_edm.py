@@ -14,20 +14,21 @@ from jaxgen.diffusion.sampling_schedules import Rho
 from jaxgen.diffusion.solvers import Heun
 from jaxgen.experiment import Experiment
 from jaxgen.learner import Learner
-from jaxgen.models.dit import DiT
+from jaxgen.models.dit import AXES, DiT
 from jaxgen.objectives.diffusion import Diffusion
 from jaxgen.optim.ema import HalfLifeEma
-from jaxgen.optim.optimizer import Optimizer
+from jaxgen.optim.muon import Muon
+from jaxgen.optim.optimizer import Adam, Optimizer
 from jaxgen.optim.schedules import Cosine
 
 
 def config() -> Experiment:
     # A quarter × four semitones of all voices are a token; a convolutional net at 32×48 takes five times as long.
-    net = DiT(width=128, depth=4, heads=4, patch=4)
+    net = DiT(width=128, depth=4, heads=4, patch=4, unroll=4)
     edm = Diffusion(
         net=Learner(
             module=net,
-            optimizer=Optimizer(learning_rate=Cosine(peak=1e-3), clip=1.0),
+            optimizer=Optimizer(learning_rate=Cosine(peak=6e-3), method=Muon(axes=AXES, adam=Adam(b2=0.99)), clip=1.0),
             ema=(HalfLifeEma(steps=200.0),),
         ),
         path=Edm(),

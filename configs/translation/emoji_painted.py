@@ -1,6 +1,8 @@
 """Unpaired translation whose truth is known but never shown: emoji, and paintings of other emoji in turned colours.
 
-Result: unverified
+Result: l1 0.080 and psnr 22.3 to the true paintings of 82 test pictures (as they are: 0.164 and 16.6; histograms
+matched: 0.159 and 16.4), each translation nearest to its own, after 12.3 min on 2 CPU cores that had other work too
+(uv run train.py configs/translation/emoji_painted.py; uv run benchmarks/translation.py runs/emoji_painted)
 
 Domain a are the emoji of one half of the subjects, domain b paintings of the other half (`Paint`: strokes, and each hue
 turned by a third of the circle). No picture comes with its painting; the test split has both, to measure by.
