@@ -60,7 +60,7 @@ class Bench:
     records: list[Record] = dataclasses.field(default_factory=list)
     """Of each arm: k, seed, generator ("" for none), arm, accuracy."""
     seen: list[Record] = dataclasses.field(default_factory=list)
-    """Of each generator: k, seed, generator ("" for new real rows), read_back, recall, seconds of training and drawing."""
+    """Of each generator: k, seed, generator ("" for new real rows), read_back, recall, seconds it took."""
 
     def run(self, k: int, seed: int, shots: Rows, new: Rows) -> None:
         """Train everything on one draw of shots."""

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import functools
 import importlib
 import json
 import pathlib
@@ -46,8 +47,13 @@ def digits(steps: int = 60) -> Experiment:
 @pytest.fixture
 def drawn(kshot):
     """Shots of digits, three times as many others, and the test split."""
+    return read(kshot.Rows)
+
+
+@functools.cache
+def read(rows):
     sources = (KShot(source=Digits(), k=4), KShot(source=Digits(), k=12, after=4), Digits("test"))
-    return [kshot.Rows.held(source.open(), ()) for source in sources]
+    return [rows.held(source.open(), ()) for source in sources]
 
 
 def shares(rows) -> dict[tuple[bytes, int], float]:
