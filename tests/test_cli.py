@@ -153,7 +153,8 @@ def test_list_shows_every_config_with_its_result(capsys):
 def test_doctor_tells_versions_and_what_is_missing(capsys):
     found = printed(capsys, "doctor", "--json")
     assert found["packages"]["jax"].startswith("0.")
-    assert set(found["extras"]) == {"cuda", "tpu", "plan", "prepare"}
+    assert set(found["extras"]) == {"cuda", "tpu", "plan", "prepare", "music"}
+    assert found["memory_pages"]
     assert cli.main(["doctor"]) == 0
     shown = capsys.readouterr().out
     assert "uv sync --extra" in shown

@@ -160,8 +160,8 @@ def test_the_list_is_narrow_and_grouped(capsys):
     assert max(map(len, lines)) <= 100
     assert [line for line in lines if line == "diffusion/digits_edm"]
     tasks = {line.partition("/")[0] for line in lines if line and line[0] != " "}
-    image = {"autoencoder", "restoration", "super_resolution", "text_to_image"}
-    assert tasks == {"classification", "diffusion", "gan", "segmentation", *image}
+    image = {"autoencoder", "restoration", "super_resolution", "text_to_image", "translation"}
+    assert tasks == {"classification", "diffusion", "gan", "music", "segmentation", *image}
     assert lines.count("") == len(tasks) - 1
     assert cli.main(["list", "gan"]) == 0
     shown = [line for line in capsys.readouterr().out.splitlines() if line and line[0] != " "]
