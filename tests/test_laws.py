@@ -15,6 +15,7 @@ from jaxgen.evaluation import evaluation_batches, sums
 from jaxgen.experiment import Experiment
 from jaxgen.metrics import accumulators
 from jaxgen.objectives.gan import Gan
+from jaxgen.objectives.unpaired_translation import UnpairedTranslation
 from jaxgen.parallel.mesh import MeshShape, put_batch
 from jaxgen.parallel.rules import Composed, Fsdp, Replicated
 from jaxgen.pictures import sheet
@@ -168,6 +169,9 @@ def test_one_batch_can_be_learned_by_heart(make):
         pytest.skip("neither side of a game can bring its loss down for good; test_gan.py sees what is learned")
     if make is EXPERIMENTS["text_to_image"]:
         pytest.skip("an autoencoder without weights draws its latents from noise, which nothing can know")
+    if isinstance(experiment.objective, UnpairedTranslation):
+        # Cycles can be learned, games cannot: the published weight.
+        experiment = dataclasses.replace(experiment, objective=dataclasses.replace(experiment.objective, cycle=10.0))
     prog = assemble(experiment)
     batch = put_batch(prog.mesh, next(host_batches(experiment)))
     state = prog.init()
