@@ -1,7 +1,7 @@
 """Two bars of four-part chorale by diffusion: EDM on the same rolls that a GAN learns from.
 
-Result: unverified as to its time; after its 2,000 steps chords 0.25 (independent voices 0.24, test 0.89), parallels 0.31
-a bar (0.34, 0.02), pitch classes 0.19 from the training data's (0.12, 0.02): phrases and cadences show, it does not sound
+Result: unverified as to its time; after its 2,000 steps chords 0.25 (independent voices 0.24, test 0.89), parallels
+0.31 a bar (0.34, 0.02), pitch classes 0.19 from the training data's (0.12, 0.02): phrases show, it does not sound yet
 
 Needs the package music21: uv run --extra music train.py configs/music/chorales_edm.py
 """
