@@ -9,13 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from jaxgen.adversarial.augmentation import Augmentation, NoAugmentation
-from jaxgen.adversarial.game import Game, Opponent, discriminator_step, generator_loss
-from jaxgen.adversarial.losses import AdversarialLoss, LeastSquares
+from jaxgen.adversarial.game import Opponent, discriminator_step, generator_loss
 from jaxgen.errors import UserError, check_field
 from jaxgen.learner import Learner, Scalars, blank, first_state, joint_step
 from jaxgen.nn.interfaces import FeatureTranslator, require
-from jaxgen.objective import Metrics, TotalSteps
+from jaxgen.objective import Metrics
 from jaxgen.objectives import domains
 from jaxgen.objectives.domains import Images, Translating
 from jaxgen.pictures.panels import Panels
@@ -40,8 +38,6 @@ class ContrastiveTranslation(Translating):
     discriminator: Learner
     heads: Learner
     """Makes vectors of each layer comparable, such as PatchHeads."""
-    loss: AdversarialLoss = LeastSquares()
-    """What both sides of the game minimise."""
     adversarial: float = 2.0
     """Weight of the discriminator's verdict: 2, as CUT has (D - 1)², and LeastSquares half of it."""
     contrast: float = 0.5
@@ -56,13 +52,6 @@ class ContrastiveTranslation(Translating):
     """What similarities are divided by."""
     mirrored: float = 0.0
     """Share of the steps in which the generator sees its input mirrored, and its maps are mirrored back."""
-    penalties: tuple[Any, ...] = ()
-    """What is added to the discriminator's loss, of `Penalty`; () in CUT."""
-    augmentation: Augmentation = NoAugmentation()
-    """Applied to what the discriminator sees."""
-    microbatches: int = 1
-    """Equal parts of the batch whose gradients are accumulated one after the other."""
-    total_steps: TotalSteps = 1
 
     def __post_init__(self) -> None:
         for name in ("adversarial", "contrast", "identity"):
@@ -77,22 +66,8 @@ class ContrastiveTranslation(Translating):
         return {"to_b": self.to_b, "discriminator": self.discriminator, "heads": self.heads}
 
     @property
-    def batch_parts(self) -> int:
-        return 1
-
-    @property
     def domain(self) -> str:
         return "b"
-
-    @property
-    def _game(self) -> Game:
-        return Game(
-            loss=self.loss,
-            penalties=self.penalties,
-            augmentation=self.augmentation,
-            total_steps=self.total_steps,
-            microbatches=self.microbatches,
-        )
 
     def check(self, spec: Spec, classes: tuple[str, ...]) -> None:
         """Raise UserError where data, nets, penalties and augmentation do not fit each other."""

@@ -5,6 +5,7 @@ is to become, which no training sees.
 """
 
 import abc
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,13 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from jaxgen.adversarial.augmentation import Augmentation, NoAugmentation
 from jaxgen.adversarial.game import Game
+from jaxgen.adversarial.losses import AdversarialLoss, LeastSquares
 from jaxgen.errors import UserError
 from jaxgen.learner import Learner, blank
 from jaxgen.metrics import reconstruction
 from jaxgen.metrics.accumulators import Mean
 from jaxgen.nn.interfaces import Discriminator, require
-from jaxgen.objective import Forward, Image, Metrics
+from jaxgen.objective import Forward, Image, Metrics, TotalSteps
 from jaxgen.objectives.distances import padded
 from jaxgen.objectives.pairs import SHOWN, by
 from jaxgen.pictures.panels import Panels
@@ -30,8 +33,19 @@ from jaxgen.typing import Batch, Condition, Spec
 Images = Float[Array, "b h w c"]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Translating(abc.ABC):
     """What `Predictive` and `Generative` ask of an objective that translates: samples are of the test images."""
+
+    loss: AdversarialLoss = LeastSquares()
+    """What both sides of each game minimise."""
+    penalties: tuple[Any, ...] = ()
+    """What is added to a discriminator's loss, of `Penalty`: R1, R2, GradientPenalty, LeCam; () as published."""
+    augmentation: Augmentation = NoAugmentation()
+    """Applied to what a discriminator sees."""
+    microbatches: int = 1
+    """Equal parts of the batch whose gradients are accumulated one after the other."""
+    total_steps: TotalSteps = 1
 
     @property
     @abc.abstractmethod
@@ -42,6 +56,20 @@ class Translating(abc.ABC):
     @abc.abstractmethod
     def domain(self) -> str:
         """The domain that translations are of: "a" by the net `to_a`, or "b" by `to_b`."""
+
+    @property
+    def batch_parts(self) -> int:
+        return 1
+
+    @property
+    def _game(self) -> Game:
+        return Game(
+            loss=self.loss,
+            penalties=self.penalties,
+            augmentation=self.augmentation,
+            total_steps=self.total_steps,
+            microbatches=self.microbatches,
+        )
 
     def translated(self, state: State, name: str, image: Images) -> Images:
         """Return the translations of images by the net of this name, in [-1, 1]."""

@@ -9,14 +9,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from jaxgen.adversarial.augmentation import Augmentation, NoAugmentation
-from jaxgen.adversarial.game import Game, Opponent, discriminator_step, generator_loss
-from jaxgen.adversarial.losses import AdversarialLoss, LeastSquares
+from jaxgen.adversarial.game import Opponent, discriminator_step, generator_loss
 from jaxgen.adversarial.pool import Pool
 from jaxgen.errors import UserError, check_field
 from jaxgen.learner import Learner, Scalars, blank, first_state, joint_step
 from jaxgen.nn.interfaces import Translator
-from jaxgen.objective import Metrics, TotalSteps
+from jaxgen.objective import Metrics
 from jaxgen.objectives import domains
 from jaxgen.objectives.domains import Images, Translating
 from jaxgen.pictures.panels import Panels
@@ -44,8 +42,6 @@ class UnpairedTranslation(Translating):
     """Makes b of a."""
     discriminator_a: Learner
     discriminator_b: Learner
-    loss: AdversarialLoss = LeastSquares()
-    """What both sides of the two games minimise."""
     adversarial: float = 2.0
     """Weight of a discriminator's verdict: 2, as CycleGAN has (D - 1)², and LeastSquares half of it."""
     cycle: float = 10.0
@@ -54,15 +50,8 @@ class UnpairedTranslation(Translating):
     """Weight, as a share of `cycle`, of leaving images alone that already are of the domain; 0 for none."""
     pool: Pool = Pool()
     """The generated images of steps before that a discriminator sees."""
-    penalties: tuple[Any, ...] = ()
-    """What is added to the discriminators' losses, of `Penalty`: R1, R2, GradientPenalty, LeCam; () in CycleGAN."""
-    augmentation: Augmentation = NoAugmentation()
-    """Applied to what the discriminators see."""
     to: Literal["a", "b"] = "b"
     """The domain that predictions and samples are of."""
-    microbatches: int = 1
-    """Equal parts of the batch whose gradients are accumulated one after the other."""
-    total_steps: TotalSteps = 1
 
     def __post_init__(self) -> None:
         for name in ("adversarial", "cycle", "identity"):
@@ -74,22 +63,8 @@ class UnpairedTranslation(Translating):
         return {name: getattr(self, name) for name in (*GENERATORS, *DISCRIMINATORS)}
 
     @property
-    def batch_parts(self) -> int:
-        return 1
-
-    @property
     def domain(self) -> str:
         return self.to
-
-    @property
-    def _game(self) -> Game:
-        return Game(
-            loss=self.loss,
-            penalties=self.penalties,
-            augmentation=self.augmentation,
-            total_steps=self.total_steps,
-            microbatches=self.microbatches,
-        )
 
     def check(self, spec: Spec, classes: tuple[str, ...]) -> None:
         """Raise UserError where data, nets, penalties and augmentation do not fit each other."""
