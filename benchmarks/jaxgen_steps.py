@@ -99,7 +99,8 @@ def sampler(dtype: Precision, count: int) -> Experiment:
 
 
 def dit_s2(dtype: Precision) -> Experiment:
-    module = DiT(**S, patch=2, classes=1000, dtype=dtype)
+    # Unrolled as a loop over blocks in Python is: a scan copies what it keeps of each.
+    module = DiT(**S, patch=2, unroll=12, classes=1000, dtype=dtype)
     objective = Diffusion(
         net=Learner(module=module, optimizer=_adam(1e-4), ema=(ConstantEma(decay=0.9999),)),
         path=LinearBetas(),

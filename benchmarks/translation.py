@@ -1,7 +1,9 @@
 """Does a translation find the truth that it was never shown? uv run benchmarks/translation.py RUN… [--out FILE.png].
 
 RUN is a run of configs/translation/emoji_painted.py, of any seed and with any fields changed, or of another whose test
-data hold the true translation. Prints, for each run and for what it has to beat:
+data hold the true translation; after it, runs of configs/translation/emoji_painted_edm.py, whose diffusion model knows
+both domains: it noises pictures and denoises them as domain b (SDEdit), and follows them as domain a to their noise and
+makes that into pictures of domain b (DDIB). Prints, for each run and for what it has to beat:
 
 l1 and psnr, to the truth, of values in [-1, 1]; found, the share of translations to which, of all true ones, their own
 is the nearest; kept, the mean SSIM of Y to the picture itself, which the turn of hues leaves as it is; fd, the Fréchet
@@ -9,26 +11,35 @@ distance to the target domain's training pictures in thumbnails of 4×4 pixels. 
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float32, UInt8
 from skimage.exposure import match_histograms
 
+from jaxgen.editing import editable
 from jaxgen.errors import UserError
 from jaxgen.metrics import fidelity, reconstruction, retrieval
+from jaxgen.noise import numbered
+from jaxgen.objective import Editable
 from jaxgen.parallel.processes import use_compilation_cache
 from jaxgen.pictures import sheet
 from jaxgen.pictures.panels import Panels
+from jaxgen.pictures.pixels import to_float
 from jaxgen.runs.folder import RunFolder
 from jaxgen.runs.restore import Restored, restore
+from jaxgen.state import State
 
 THUMBNAIL, COLUMNS = 4, 10
+STRENGTHS = (0.3, 0.5, 0.7)  # of SDEdit: the share of noise
+A, B = 0, 1  # classes of `EitherDomain`
 Pictures = UInt8[np.ndarray, "n h w c"]
 Row = dict[str, Any]
 
@@ -63,11 +74,45 @@ def measured(name: str, made: Pictures, source: Pictures, truth: Pictures, domai
     }
 
 
-def translated(run: Restored, source: Pictures) -> Pictures:
-    """Translate pictures to b, in batches of the run's."""
+def translated(name: str, run: Restored, source: Pictures) -> dict[str, Pictures]:
+    """Translate pictures to b, in batches of the run's, in each way that the run has; by the ways' names."""
     size = run.experiment.test_batch_size
-    parts: list[Any] = [run.program.predict(run.state, source[i : i + size]) for i in range(0, len(source), size)]
-    return sheet.to_bytes(np.concatenate([np.asarray(part.pixels) for part in parts]))
+    batches = [source[i : i + size] for i in range(0, len(source), size)]
+
+    def rows(translate: Callable[[Any], Any]) -> Pictures:
+        return sheet.to_bytes(np.concatenate([np.asarray(translate(batch)) for batch in batches]))
+
+    if not isinstance(run.program.objective, Editable):
+        return {name: rows(lambda batch: run.program.predict(run.state, batch).pixels)}
+    made = {f"{name}, SDEdit {x:g}": rows(functools.partial(_noised, run, x)) for x in STRENGTHS}
+    return made | {f"{name}, DDIB": rows(functools.partial(_by_noise, run))}
+
+
+def _noised(run: Restored, strength: float, batch: Pictures) -> Any:
+    """Noise pictures as far as `strength` says, and denoise them as pictures of b."""
+    objective = editable(run.program)
+
+    def f(state: State, x: jax.Array, number: jax.Array, b: jax.Array) -> jax.Array:
+        keys = numbered(jax.random.key(0), number)
+        noise = objective.noise(keys, x.shape[1:])
+        return objective.edit(state, x, noise, keys, {"label": b}, None, strength=strength)
+
+    return run.program.map(f)(run.state, to_float(batch), *_numbers(len(batch), B))
+
+
+def _by_noise(run: Restored, batch: Pictures) -> Any:
+    """Follow pictures, as those of a, to their noise, and make pictures of b of that."""
+    objective = editable(run.program)
+
+    def f(state: State, x: jax.Array, number: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+        keys = numbered(jax.random.key(0), number)
+        return objective.generate(state, objective.invert(state, x, {"label": a}), keys, {"label": b})
+
+    return run.program.map(f)(run.state, to_float(batch), *_numbers(len(batch), A, B))
+
+
+def _numbers(rows: int, *labels: int) -> list[np.ndarray]:
+    return [np.arange(rows, dtype=np.int32), *(np.full(rows, label, np.int32) for label in labels)]
 
 
 def compared(paths: Sequence[pathlib.Path]) -> tuple[dict[str, Pictures], Pictures]:
@@ -82,7 +127,8 @@ def compared(paths: Sequence[pathlib.Path]) -> tuple[dict[str, Pictures], Pictur
         raise UserError(f"{paths[0]}: the test data do not hold the true translation, `target`")
     source, truth, domain = stacked(test, "source"), stacked(test, "target"), stacked(train, "image")
     made = {"nothing": source, "histogram matching": matched(source, domain)}
-    made |= {name: translated(run, source) for name, run in runs.items()}
+    for name, run in runs.items():
+        made |= translated(name, run, source)
     return made | {"the true map": truth}, domain
 
 
@@ -103,10 +149,10 @@ def main() -> int:
     if args.json:
         print(json.dumps(rows))
     else:
-        print(f"{'':<24}{'l1':>8}{'psnr':>8}{'found':>8}{'kept':>8}{'fd':>8}")
+        print(f"{'':<36}{'l1':>8}{'psnr':>8}{'found':>8}{'kept':>8}{'fd':>8}")
         for row in rows:
             l1, psnr, found, kept, fd = list(row.values())[1:]
-            print(f"{row['name']:<24}{l1:>8.3f}{psnr:>8.1f}{found:>8.2f}{kept:>8.3f}{fd:>8.3f}")
+            print(f"{row['name']:<36}{l1:>8.3f}{psnr:>8.1f}{found:>8.2f}{kept:>8.3f}{fd:>8.3f}")
     if args.out:
         spread = np.linspace(0, len(truth) - 1, COLUMNS).astype(int)
         shown = np.stack([pictures[spread] for pictures in made.values()]).astype(np.float32) / 127.5 - 1

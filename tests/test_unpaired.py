@@ -12,7 +12,7 @@ from jaxgen.data.emoji import Emoji
 from jaxgen.data.fake import FakeLabels
 from jaxgen.data.painted import Paint, Painted, SomeEmoji, kuwahara
 from jaxgen.data.tfds import Tfds
-from jaxgen.data.unpaired import FakeDomains, Unpaired
+from jaxgen.data.unpaired import EitherDomain, FakeDomains, Unpaired
 from jaxgen.errors import DataNotFound, UserError
 from jaxgen.typing import Example
 
@@ -100,6 +100,28 @@ def test_sides_that_do_not_fit_are_refused(tmp_path):
     )
     with pytest.raises(DataNotFound, match="tfds build cycle_gan/horse2zebra"):
         absent.open()
+
+
+def test_either_domain_takes_turns_and_says_which():
+    sides = {"a": Pipeline(source=PICTURES, transforms=(Affine(),)), "b": Pipeline(source=Numbers(5))}
+    either = EitherDomain(a=Pipeline(source=Numbers(3)), b=Pipeline(source=Numbers(5))).open()
+    assert either.classes == ("a", "b")
+    made = rows(either, stop=6)  # 30 positions: five times a's three, three times b's five
+    assert set(made[0]) == {"image", "label"}
+    labels, values = (np.concatenate([batch[key].reshape(5, -1)[:, 0] for batch in made]) for key in ("label", "image"))
+    assert labels.tolist() == [0, 1] * 15
+    assert sorted(values[::2]) == sorted([*range(3)] * 5)
+    assert sorted(values[1::2]) == sorted([*range(5)] * 3)
+    # Each side is drawn as it is without the other.
+    unpaired = order(rows(Unpaired(**{**sides, "b": sides["a"]}).open(), stop=3), "source")
+    alone = rows(EitherDomain(**{**sides, "b": sides["a"]}).open(), stop=6)
+    assert order(alone, "image")[::2] == unpaired
+    (batch,) = batches.test_batches(either, (), batch_size=10)
+    assert batch["image"][:, 0, 0, 0].tolist() == [0, 0, 1, 1, 2, 2, 0, 3, 1, 4]
+    assert batch["label"].tolist() == [0, 1] * 5
+    with pytest.raises(UserError, match="EitherDomain: pictures of a are of 8x10x3 and b of 2x2x1"):
+        EitherDomain(**sides).open()
+    assert EitherDomain(a=resized(), b=resized()).fake((4, 4, 1), 0, 5).open().classes == ("0", "1")
 
 
 def test_its_shape_is_known_without_data():

@@ -27,6 +27,9 @@ from jaxgen.optim.schedules import Constant, Held
 # A norm would make a colour depend on what else is in the picture, and the borders are plain.
 GENERATOR = Compact(scale=1, features=16, convolutions=3)
 
+A = Pipeline(source=SomeEmoji(half=0), transforms=(Flip(),))
+B = Pipeline(source=SomeEmoji(half=1), transforms=(Flip(), Paint()))
+
 
 def config() -> Experiment:
     optimizer = Optimizer(learning_rate=Held(peak=1e-3, hold=0.5), method=Adam(b1=0.5, b2=0.99))
@@ -43,12 +46,7 @@ def config() -> Experiment:
             identity=0.0,
             penalties=(R1(gamma=Constant(value=0.001)), R2(gamma=Constant(value=0.001))),
         ),
-        train=Pipeline(
-            source=Unpaired(
-                a=Pipeline(source=SomeEmoji(half=0), transforms=(Flip(),)),
-                b=Pipeline(source=SomeEmoji(half=1), transforms=(Flip(), Paint())),
-            )
-        ),
+        train=Pipeline(source=Unpaired(a=A, b=B)),
         test=Pipeline(source=Painted(source=Emoji(split="test"))),
         steps=3000,
         batch_size=8,

@@ -16,31 +16,24 @@ OWN = 1 << 32  # what is added to the seed for side b, so that the orders of the
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Unpaired:
-    """A picture of each of two domains, `source` u8[h w c] of a and `image` u8[h w c] of b, which no one has matched.
-
-    In training each side has the order and the draws of a pipeline of its own: position j of it is a function of (seed,
-    j), so that sides of any lengths run through all their pictures before one comes again. An epoch, and the number of
-    examples, are the longer side's. In evaluation example i is picture i of both, and the shorter side begins anew.
-
-    Raises UserError when opened if a side is empty, or the sides' pictures differ in size or channels.
-    """
+class _Sides:
+    """Two domains, each with its own order and draws."""
 
     a: Pipeline
     """Where translation to b starts, and what happens to each picture before it joins a batch."""
     b: Pipeline
     """Where it leads; transforms after these are the experiment's own. Neither side's `workers` is used."""
 
-    def open(self) -> Examples:
+    def _opened(self) -> "tuple[_Side, _Side]":
         a, b = (_Side(pipeline, name) for pipeline, name in ((self.a, "a"), (self.b, "b")))
         first, other = a.at(0)["image"].shape, b.at(0)["image"].shape
         if first != other:
             sizes = " and b of ".join("x".join(map(str, shape)) for shape in (first, other))
             raise UserError(
-                f"Unpaired: pictures of a are of {sizes}; give both sides transforms that end in one size, such as "
-                "Resize or RandomResizedCrop, and sources of as many channels"
+                f"{type(self).__name__}: pictures of a are of {sizes}; give both sides transforms that end in one "
+                "size, such as Resize or RandomResizedCrop, and sources of as many channels"
             )
-        return _Both(a, b)
+        return a, b
 
     def shape(self) -> Shape | None:
         """Return the shape of b's pictures, where the source and the transforms tell."""
@@ -50,13 +43,44 @@ class Unpaired:
         shapes = {self._transformed(size) for size in ([raw] if raw else [(400, 500, 3), (500, 400, 3)])}
         return shapes.pop() if len(shapes) == 1 else None
 
-    def fake(self, shape: Shape, classes: int, count: int) -> Source:
-        return FakeDomains.of(shape, count)
-
     def _transformed(self, shape: Shape) -> Shape:
         example = {"image": np.zeros(shape, np.uint8)}
         height, width, channels = transformed(example, self.b.transforms, draws(0, 0))["image"].shape
         return height, width, channels
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Unpaired(_Sides):
+    """A picture of each of two domains, `source` u8[h w c] of a and `image` u8[h w c] of b, which no one has matched.
+
+    In training each side has the order and the draws of a pipeline of its own: position j of it is a function of (seed,
+    j), so that sides of any lengths run through all their pictures before one comes again. An epoch, and the number of
+    examples, are the longer side's. In evaluation example i is picture i of both, and the shorter side begins anew.
+
+    Raises UserError when opened if a side is empty, or the sides' pictures differ in size or channels.
+    """
+
+    def open(self) -> Examples:
+        return _Both(*self._opened())
+
+    def fake(self, shape: Shape, classes: int, count: int) -> Source:
+        return FakeDomains.of(shape, count)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EitherDomain(_Sides):
+    """Pictures of two domains in turn, `image` u8[h w c] and `label`, 0 for a and 1 for b.
+
+    What one model of both learns from, told which to make: pictures are translated by their noise (Dual diffusion
+    implicit bridges, arXiv:2203.08382). Orders, draws and refusals are those of `Unpaired`.
+    """
+
+    def open(self) -> Examples:
+        return _Either(*self._opened())
+
+    def fake(self, shape: Shape, classes: int, count: int) -> Source:
+        height, width, channels = shape
+        return FakeLabels(height=height, width=width, channels=channels, classes=2, size=count)
 
 
 class _Side:
@@ -83,8 +107,8 @@ class _Side:
         return transformed(self.examples[index], self._transforms, rng)
 
 
-class _Both:
-    """One picture of each side."""
+class _Pair:
+    """Both sides, and where they are from."""
 
     classes: tuple[str, ...] = ()
 
@@ -93,6 +117,10 @@ class _Both:
         found = [described(side.examples) for side in (a, b)]
         self.origin = " and ".join(dict.fromkeys(origin for origin, _ in found if origin))
         self.notes = tuple(dict.fromkeys(note for _, notes in found for note in notes))
+
+
+class _Both(_Pair):
+    """One picture of each side."""
 
     def __len__(self) -> int:
         return max(len(self._a), len(self._b))
@@ -105,6 +133,33 @@ class _Both:
 
     def name(self, index: int) -> str:
         return name_of(self._b.examples, index % len(self._b))
+
+
+class _Either(_Pair):
+    """A picture of one side, then one of the other."""
+
+    classes = ("a", "b")
+
+    def __len__(self) -> int:
+        return 2 * max(len(self._a), len(self._b))
+
+    def __getitem__(self, index: int) -> Example:
+        side = self._side(index)
+        return _labelled(side.at(index // 2 % len(side)), index % 2)
+
+    def at(self, seed: int, position: int) -> Example:
+        return _labelled(self._side(position).drawn(seed + OWN * (position % 2), position // 2), position % 2)
+
+    def name(self, index: int) -> str:
+        side = self._side(index)
+        return name_of(side.examples, index // 2 % len(side))
+
+    def _side(self, index: int) -> _Side:
+        return (self._a, self._b)[index % 2]
+
+
+def _labelled(example: Example, label: int) -> Example:
+    return {"image": example["image"], "label": np.array(label, np.int32)}
 
 
 def _joined(a: Example, b: Example) -> Example:
