@@ -93,7 +93,9 @@ def rows(config: str, fields: list[str], states: list[str], kinds: list[str], re
             cadence, wanted = KINDS[kind]
             here = scratch / f"{state} {kind} {number}".replace(" ", "_")
             cache = scratch / "warm" if state == "warm" else here / "compiled"
-            env = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
+            # As a user's Python does, keep the modules' bytecode, which the very first process makes.
+            env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+            env |= {"JAX_COMPILATION_CACHE_DIR": str(cache), "PYTHONPYCACHEPREFIX": str(scratch / "bytecode")}
             env |= {"TFDS_DATA_DIR": str(here / "data")} if state == "unprepared" else {}
             if state == "warm" and not cache.exists():  # no cold one went before: one that is not measured
                 observed(_command(config, here / "first", EVERY_STEP, fields), env, here / "first", KINDS["at once"][1])
