@@ -5,8 +5,9 @@ uv run benchmarks/against_torch.py --torch PYTHON [--workloads resnet18,dit_s2] 
 PYTHON is the interpreter of an environment that has torch. Each side is a process of its own that makes whole training
 steps (forward, loss, backward, optimizer, EMA) on batches that lie on the device; they are asked in turn, round after
 round, so that what disturbs the machine disturbs all. Nets whose parameters differ in number are not compared. Steps
-follow each other as in training, the first one of a turn is not timed, and the clock stops when the last one is done. Float32 products take TF32 on
-a GPU on both sides, as is jax's default there; bfloat16 is torch.autocast on torch's side.
+follow each other as in training, the first one of a turn is not timed, and the clock stops when the last one is done.
+Float32 products take TF32 on a GPU on both sides, as is jax's default there; bfloat16 is torch.autocast on torch's
+side.
 
 The workloads sample_1, sample_16 and sample_64 draw so many images of the net of configs/diffusion/digits_edm.py, by
 Euler's method on EDM's schedule; torch's side is diffusers' UNet2DModel and EDMEulerScheduler, which PYTHON then needs.

@@ -83,9 +83,14 @@ def translated(name: str, run: Restored, source: Pictures) -> dict[str, Pictures
         return sheet.to_bytes(np.concatenate([np.asarray(translate(batch)) for batch in batches]))
 
     if not isinstance(run.program.objective, Editable):
-        return {name: rows(lambda batch: run.program.predict(run.state, batch).pixels)}
+        return {name: rows(functools.partial(_predicted, run))}
     made = {f"{name}, SDEdit {x:g}": rows(functools.partial(_noised, run, x)) for x in STRENGTHS}
     return made | {f"{name}, DDIB": rows(functools.partial(_by_noise, run))}
+
+
+def _predicted(run: Restored, batch: Pictures) -> Any:
+    prediction: Any = run.program.predict(run.state, batch)
+    return prediction.pixels
 
 
 def _noised(run: Restored, strength: float, batch: Pictures) -> Any:

@@ -121,7 +121,7 @@ def test_either_domain_takes_turns_and_says_which():
     assert batch["label"].tolist() == [0, 1] * 5
     with pytest.raises(UserError, match="EitherDomain: pictures of a are of 8x10x3 and b of 2x2x1"):
         EitherDomain(**sides).open()
-    assert EitherDomain(a=resized(), b=resized()).fake((4, 4, 1), 0, 5).open().classes == ("0", "1")
+    assert EitherDomain(a=resized(), b=resized()).fake((4, 4, 1), 0, 5).open().classes == ("class 0", "class 1")
 
 
 def test_its_shape_is_known_without_data():
