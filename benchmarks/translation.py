@@ -84,8 +84,8 @@ def translated(name: str, run: Restored, source: Pictures) -> dict[str, Pictures
 
     if not isinstance(run.program.objective, Editable):
         return {name: rows(functools.partial(_predicted, run))}
-    made = {f"{name}, SDEdit {x:g}": rows(functools.partial(_noised, run, x)) for x in STRENGTHS}
-    return made | {f"{name}, DDIB": rows(functools.partial(_by_noise, run))}
+    made = {f"{name}, SDEdit {x:g}": rows(_noised(run, x)) for x in STRENGTHS}
+    return made | {f"{name}, DDIB": rows(_by_noise(run))}
 
 
 def _predicted(run: Restored, batch: Pictures) -> Any:
@@ -93,8 +93,8 @@ def _predicted(run: Restored, batch: Pictures) -> Any:
     return prediction.pixels
 
 
-def _noised(run: Restored, strength: float, batch: Pictures) -> Any:
-    """Noise pictures as far as `strength` says, and denoise them as pictures of b."""
+def _noised(run: Restored, strength: float) -> Callable[[Pictures], Any]:
+    """Return what noises pictures as far as `strength` says, and denoises them as pictures of b."""
     objective = editable(run.program)
 
     def f(state: State, x: jax.Array, number: jax.Array, b: jax.Array) -> jax.Array:
@@ -102,18 +102,20 @@ def _noised(run: Restored, strength: float, batch: Pictures) -> Any:
         noise = objective.noise(keys, x.shape[1:])
         return objective.edit(state, x, noise, keys, {"label": b}, None, strength=strength)
 
-    return run.program.map(f)(run.state, to_float(batch), *_numbers(len(batch), B))
+    compiled = run.program.map(f)
+    return lambda batch: compiled(run.state, to_float(batch), *_numbers(len(batch), B))
 
 
-def _by_noise(run: Restored, batch: Pictures) -> Any:
-    """Follow pictures, as those of a, to their noise, and make pictures of b of that."""
+def _by_noise(run: Restored) -> Callable[[Pictures], Any]:
+    """Return what follows pictures, as those of a, to their noise, and makes pictures of b of that."""
     objective = editable(run.program)
 
     def f(state: State, x: jax.Array, number: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
         keys = numbered(jax.random.key(0), number)
         return objective.generate(state, objective.invert(state, x, {"label": a}), keys, {"label": b})
 
-    return run.program.map(f)(run.state, to_float(batch), *_numbers(len(batch), A, B))
+    compiled = run.program.map(f)
+    return lambda batch: compiled(run.state, to_float(batch), *_numbers(len(batch), A, B))
 
 
 def _numbers(rows: int, *labels: int) -> list[np.ndarray]:

@@ -25,12 +25,13 @@ class _Sides:
     """Where it leads; transforms after these are the experiment's own. Neither side's `workers` is used."""
 
     def _opened(self) -> "tuple[_Side, _Side]":
-        a, b = (_Side(pipeline, name) for pipeline, name in ((self.a, "a"), (self.b, "b")))
+        source = type(self).__name__
+        a, b = (_Side(pipeline, f"{source}: the domain {name}") for pipeline, name in ((self.a, "a"), (self.b, "b")))
         first, other = a.at(0)["image"].shape, b.at(0)["image"].shape
         if first != other:
             sizes = " and b of ".join("x".join(map(str, shape)) for shape in (first, other))
             raise UserError(
-                f"{type(self).__name__}: pictures of a are of {sizes}; give both sides transforms that end in one "
+                f"{source}: pictures of a are of {sizes}; give both sides transforms that end in one "
                 "size, such as Resize or RandomResizedCrop, and sources of as many channels"
             )
         return a, b
@@ -90,7 +91,7 @@ class _Side:
         self.examples: Examples = pipeline.source.open()
         self._transforms: Sequence[Transform] = pipeline.transforms
         if not len(self.examples):
-            raise UserError(f"Unpaired: the domain {name} is empty; its source holds no pictures")
+            raise UserError(f"{name} is empty; its source holds no pictures")
 
     def __len__(self) -> int:
         return len(self.examples)
