@@ -38,6 +38,15 @@ def pytest_configure(config: pytest.Config) -> None:
         jax.config.update("jax_disable_most_optimizations", True)
 
 
+@pytest.fixture
+def unoptimized() -> Iterator[None]:
+    """Compile a slow test as the quick ones are: what it is about does not depend on the compiler."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 def pytest_collection_finish() -> None:
     """Collect garbage less often, and not among modules and tests, which stay: that took a sixth of tracing's time."""
     gc.collect()

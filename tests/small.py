@@ -395,9 +395,9 @@ def with_nets(objective: Objective, change: Callable[[nn.Module], nn.Module]) ->
     return with_learners(objective, lambda learner: dataclasses.replace(learner, module=change(learner.module)))
 
 
-def by_descent(experiment: Experiment) -> Experiment:
+def by_descent(experiment: Experiment, rate: float = 1e-2) -> Experiment:
     """The same with plain gradient descent: Adam divides by the gradient's size, and so amplifies rounding."""
-    plain = Optimizer(learning_rate=Constant(value=1e-2), method=Sgd())
+    plain = Optimizer(learning_rate=Constant(value=rate), method=Sgd())
     objective = with_learners(experiment.objective, lambda learner: dataclasses.replace(learner, optimizer=plain))
     return dataclasses.replace(experiment, objective=objective)
 
@@ -407,7 +407,7 @@ def by_descent(experiment: Experiment) -> Experiment:
 REPEATED = re.compile(
     "scenes_fcn16s|scenes_fcn32s|scenes_text|scenes_f8|digits_ect|"
     "digits_flow|digits_ddpm|diffusion/digits_conditional|gan/digits_conditional|ring8|"
-    "kl_f8|sd15|sd3|div2k_rrdb|photos_x2_gan|emoji_bridge|monet2photo|horse2zebra|"
+    "kl_f8|sd15|sd3|div2k_rrdb|photos_x2_gan|emoji_bridge|emoji_painted_edm|monet2photo|horse2zebra|"
     "sit_xl2|cifar10_r3gan|stacked_digits|cifar10_edm|ffhq256_r3gan|imagenet_resnet50|pets_unet|voc_fcn8s|pictures_"
 )
 

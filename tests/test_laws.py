@@ -23,6 +23,8 @@ from jaxgen.pictures.panels import Panels
 from jaxgen.program import Program
 from jaxgen.runs.checkpoints import Checkpoints
 
+pytestmark = pytest.mark.usefixtures("unoptimized")
+
 # Every array large enough to be worth it is split over `tensor`, and what is left of it over `fsdp`.
 BOTH = Composed((Fsdp(axis="tensor", smallest=1), Fsdp(smallest=1)))
 LAYOUTS = {
@@ -119,8 +121,10 @@ def test_ten_steps_are_traced_once(make):
 @each_but("gan", "segmentation")
 @pytest.mark.parametrize("layout", ["fsdp x tensor", *SLOW[:2], SLOW[3]])  # the first holds what the others do
 def test_devices_and_rules_change_nothing_but_rounding(make, layout):
-    one, one_losses = run(assemble(by_descent(make())), None, 0, 5)
-    many, many_losses = run(assemble(by_descent(make()), layout), None, 0, 5)
+    # A larger step overshoots there, and a loss that jumps amplifies rounding.
+    rate = 1e-3 if make is EXPERIMENTS["contrastive_translation"] else 1e-2
+    one, one_losses = run(assemble(by_descent(make(), rate)), None, 0, 5)
+    many, many_losses = run(assemble(by_descent(make(), rate), layout), None, 0, 5)
     near = 1e-5 if layout != "all axes" else 3e-5  # rows of pictures apart add up in yet another order
     np.testing.assert_allclose(many_losses, one_losses, rtol=near)
     split = {axis for _, leaf in tree.leaves(many) for axis in jax.tree.leaves(tuple(leaf.sharding.spec))}

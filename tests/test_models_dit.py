@@ -23,7 +23,7 @@ from jaxgen.models.mlp import MlpDenoiser
 from jaxgen.nn import attention
 from jaxgen.nn.conditioning import one_hot
 from jaxgen.nn.positions import Rope, SinCos, rotate
-from jaxgen.nn.transformer import LayerNorm, RmsNorm, SwiGlu
+from jaxgen.nn.transformer import LayerNorm, Patches, RmsNorm, SwiGlu
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "dit.npz"
 
@@ -106,7 +106,8 @@ def torch_variables(net: DiT, x: Any) -> Any:
             return value("y_embedder.embedding_table.weight", like.shape)
         name = f"{NAMES['/'.join(modules)]}.{end}"
         if modules == ["patch"] and kind == "kernel":  # torch has a convolution: (out, in, kh, kw)
-            kernel = value(name, (like.shape[1], x.shape[-1], net.patch, net.patch))
+            side = math.isqrt(like.shape[0] // x.shape[-1])
+            kernel = value(name, (like.shape[1], x.shape[-1], side, side))
             return kernel.transpose(2, 3, 1, 0).reshape(like.shape)
         return value(name, like.shape[::-1]).T
 
@@ -251,6 +252,19 @@ def test_rotary_attention_sees_differences_only() -> None:
     np.testing.assert_allclose(jnp.linalg.norm(rotate(q, angles), axis=-1), jnp.linalg.norm(q, axis=-1), rtol=1e-5)
 
 
+def test_patches_need_not_be_square() -> None:
+    x = jnp.arange(2 * 4 * 6 * 2.0).reshape(2, 4, 6, 2)
+    patches = Patches.of("net", 4, 6, (1, 6))
+    np.testing.assert_array_equal(patches.cut(x), x.reshape(2, 4, 12))  # a row is a patch
+    patches = Patches.of("net", 4, 6, (2, 3))
+    np.testing.assert_array_equal(patches.cut(x)[1, 3], x[1, 2:, 3:].reshape(-1))
+    np.testing.assert_array_equal(patches.join(patches.cut(x)), x)
+    net = small(patch=(1, 8))
+    found = tree.map_with_path(lambda _, leaf: leaf.shape, shapes(net, x := picture("patch2")))["params"]
+    assert found["patch"]["kernel"] == (8 * x.shape[-1], 32)
+    assert found["out"]["kernel"] == (32, 8 * x.shape[-1])
+
+
 @every_kind
 def test_rows_do_not_touch_each_other(name: str) -> None:
     net, x = network(name), picture(name)
@@ -267,6 +281,8 @@ def test_rows_do_not_touch_each_other(name: str) -> None:
     ("net", "size", "label", "message"),
     [
         (small(patch=4), (30, 36), LABEL, r"30 × 36 does not split into patches of 4; 32 × 36 does"),
+        (small(patch=(1, 5)), (8, 8), LABEL, r"8 × 8 does not split into patches of 1 × 5; 8 × 10 does"),
+        (small(patch=(2, 0)), (8, 8), LABEL, r"patches of \(2, 0\); sides are at least 1"),
         (small(heads=5), (8, 8), LABEL, r"5 heads"),
         (small(width=30), (8, 8), LABEL, r"multiple of 4, not 30"),
         (small(width=36, rope=Rope()), (8, 8), LABEL, r"multiple of 4, not 18"),

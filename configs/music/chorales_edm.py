@@ -16,6 +16,8 @@ from jaxgen.diffusion.solvers import Heun
 from jaxgen.experiment import Experiment
 from jaxgen.learner import Learner
 from jaxgen.models.dit import AXES, DiT
+from jaxgen.nn.positions import Rope
+from jaxgen.nn.transformer import RmsNorm
 from jaxgen.objectives.diffusion import Diffusion
 from jaxgen.optim.ema import HalfLifeEma
 from jaxgen.optim.muon import Muon
@@ -24,19 +26,19 @@ from jaxgen.optim.schedules import Cosine
 
 
 def config() -> Experiment:
-    # A quarter × four semitones of all voices are a token; a convolutional net at 32×48 takes five times as long.
-    net = DiT(width=128, depth=4, heads=4, patch=4, unroll=4)
+    # A token is all that sounds at one step.
+    net = DiT(width=128, depth=6, heads=4, patch=(1, 48), qk_norm=RmsNorm(), rope=Rope(), unroll=6)
     edm = Diffusion(
         net=Learner(
             module=net,
-            optimizer=Optimizer(learning_rate=Cosine(peak=6e-3), method=Muon(axes=AXES, adam=Adam(b2=0.99)), clip=1.0),
+            optimizer=Optimizer(learning_rate=Cosine(peak=4e-3), method=Muon(axes=AXES, adam=Adam(b2=0.99)), clip=1.0),
             ema=(HalfLifeEma(steps=200.0),),
         ),
         path=Edm(),
         prediction=EdmPreconditioning(sigma_data=0.32),  # the rolls' own standard deviation
         # A note lasts for steps and stands in a chord: it can be made out where the noise is as large as the symbols.
         noise_distribution=LowDiscrepancy(distribution=LogNormal(mean=0.0, std=1.2)),
-        sampling=Sampling(solver=Heun(), schedule=Rho(steps=18)),
+        sampling=Sampling(solver=Heun(), schedule=Rho(steps=24, sigma_min=0.05, sigma_max=20.0)),
         side=3,
     )
-    return chorales(edm, steps=2000, batch_size=32)
+    return chorales(edm, steps=4000, batch_size=32)

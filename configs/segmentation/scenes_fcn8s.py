@@ -18,7 +18,8 @@ from jaxgen.learner import Learner
 from jaxgen.models.fcn import SAME, Fcn
 from jaxgen.nn.backbones import SmallBackbone
 from jaxgen.objectives.segmentation import Segmentation
-from jaxgen.optim.optimizer import Adam, Optimizer
+from jaxgen.optim.muon import Muon
+from jaxgen.optim.optimizer import Optimizer
 from jaxgen.optim.schedules import Cosine
 
 
@@ -40,7 +41,7 @@ def scenes(net: nn.Module) -> Experiment:
         objective=Segmentation(
             net=Learner(
                 module=net,
-                optimizer=Optimizer(learning_rate=Cosine(peak=3e-3), method=Adam(), weight_decay=1e-2, clip=1.0),
+                optimizer=Optimizer(learning_rate=Cosine(peak=3e-3), method=Muon(), weight_decay=1e-2, clip=1.0),
             ),
         ),
         train=Pipeline(source=Scenes(split="train"), transforms=(Affine(degrees=6.0, shift=0.0), Photometric())),

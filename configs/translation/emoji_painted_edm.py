@@ -1,6 +1,9 @@
 """Translation by one diffusion model of both domains, told which to make: emoji, and paintings of other emoji.
 
-Result: unverified
+Result: by DDIB l1 0.181 and psnr 16.1 to the true paintings of 82 test pictures (as they are: 0.164 and 16.6), Fréchet
+distance to the domain 0.69 (1.50; the true paintings 0.59), after 22 min on 2 CPU cores of which it had one
+(uv run train.py configs/translation/emoji_painted_edm.py; uv run benchmarks/translation.py runs/emoji_painted
+runs/emoji_painted_edm): the colours of the domain, and not those of each picture
 
 The data are those of emoji_painted; a picture is translated by its noise, or from a noised copy (docs/translation.md).
 """

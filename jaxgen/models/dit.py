@@ -20,12 +20,10 @@ from jaxgen.nn.transformer import (
     LayerNorm,
     Mlp,
     Norm,
+    Patches,
     ZeroDense,
     check_heads,
-    check_patches,
-    from_patches,
     modulate,
-    to_patches,
 )
 from jaxgen.parallel.rules import ByPath, Replicated, Split
 from jaxgen.typing import Condition, Precision
@@ -115,8 +113,8 @@ class DiT(nn.Module):
     depth: int = 12
     """Blocks."""
     heads: int = 6
-    patch: int = 2
-    """Height and width of a patch, in pixels."""
+    patch: int | tuple[int, int] = 2
+    """Side of a patch in pixels, or its height and width."""
     classes: int = 0
     """Number of classes, without the null class; 0 for a net that takes no label."""
     norm: Norm = LayerNorm()
@@ -142,17 +140,16 @@ class DiT(nn.Module):
         self, x: Float[Array, "b h w c"], noise: Float[Array, " b"], condition: Condition, *, train: bool
     ) -> Float[Array, "b h w c"]:
         del train  # nothing here differs: classes are dropped by the objective
-        (_, height, width, channels), p = x.shape, self.patch
-        check_patches("dit", height, width, p)
+        _, height, width, channels = x.shape
+        patches = Patches.of("dit", height, width, self.patch)
         check_heads("dit", self.width, self.heads)
-        rows, columns = height // p, width // p
 
         c = ConditionEmbedding(self.width, self.classes, name="condition")(noise, condition)
-        tokens = Dense(self.width, name="patch")(to_patches(x, p))
+        tokens = Dense(self.width, name="patch")(patches.cut(x))
         if self.position is not None:
-            tokens = tokens + jnp.asarray(self.position.table(rows, columns, self.width))[None]
+            tokens = tokens + jnp.asarray(self.position.table(patches.rows, patches.columns, self.width))[None]
         head = self.width // self.heads
-        angles = None if self.rope is None else jnp.asarray(self.rope.angles(rows, columns, head))
+        angles = None if self.rope is None else jnp.asarray(self.rope.angles(patches.rows, patches.columns, head))
 
         # One block, compiled once: its parameters have the depth as their first axis.
         policy = None if self.recomputed == "all" else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
@@ -169,5 +166,4 @@ class DiT(nn.Module):
 
         shift, scale = jnp.split(ZeroDense(2 * self.width, name="modulation")(nn.silu(c)), 2, axis=-1)
         tokens = modulate(self.norm(tokens, dtype="float32", name="norm"), shift, scale)
-        patches = ZeroDense(p * p * channels, name="out")(tokens)
-        return from_patches(patches, height, width, p)
+        return patches.join(ZeroDense(patches.pixels * channels, name="out")(tokens))

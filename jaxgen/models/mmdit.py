@@ -20,13 +20,11 @@ from jaxgen.nn.transformer import (
     DenseGeneral,
     LayerNorm,
     Norm,
+    Patches,
     RmsNorm,
     ZeroDense,
     check_heads,
-    check_patches,
-    from_patches,
     modulate,
-    to_patches,
 )
 from jaxgen.parallel.rules import ByPath, Replicated, Split
 from jaxgen.typing import Condition, Precision
@@ -142,8 +140,8 @@ class MMDiT(nn.Module):
     depth: int = 6
     """Blocks; the last does not change the text."""
     heads: int = 6
-    patch: int = 1
-    """Height and width of a patch, in pixels."""
+    patch: int | tuple[int, int] = 1
+    """Side of a patch in pixels, or its height and width."""
     ratio: float = 4.0
     """Hidden channels of the MLPs over the width."""
     qk_norm: Norm | None = RmsNorm()
@@ -167,22 +165,22 @@ class MMDiT(nn.Module):
         self, x: Float[Array, "b h w c"], noise: Float[Array, " b"], condition: Condition, *, train: bool
     ) -> Float[Array, "b h w c"]:
         del train  # nothing here differs: texts are dropped by the objective
-        (_, height, width, channels), p = x.shape, self.patch
-        check_patches("mmdit", height, width, p)
+        _, height, width, channels = x.shape
+        patches = Patches.of("mmdit", height, width, self.patch)
         check_heads("mmdit", self.width, self.heads)
         text, pooled, mask = text_of(condition)
 
         c = ConditionEmbedding(self.width, name="condition")(noise, {}) + self._pooled(pooled)
-        tokens = Dense(self.width, name="patch")(to_patches(x, p))
+        tokens = Dense(self.width, name="patch")(patches.cut(x))
         if self.position is not None:
-            tokens = tokens + jnp.asarray(self.position.table(height // p, width // p, self.width))[None]
+            tokens = tokens + jnp.asarray(self.position.table(patches.rows, patches.columns, self.width))[None]
         words = Dense(self.width, name="text")(self._filled(text))
         streams = tokens.astype(self.dtype), words.astype(self.dtype)
         tokens, _ = self._blocks(streams, c, self._mask(mask, tokens.shape[1]))
 
         shift, scale = jnp.split(ZeroDense(2 * self.width, name="modulation")(nn.silu(c)), 2, axis=-1)
         tokens = modulate(LayerNorm()(tokens, dtype="float32", name="norm"), shift, scale)
-        return from_patches(ZeroDense(p * p * channels, name="out")(tokens), height, width, p)
+        return patches.join(ZeroDense(patches.pixels * channels, name="out")(tokens))
 
     def _pooled(self, pooled: Float[Array, "b d"]) -> Vector:
         small = nn.initializers.normal(0.02)

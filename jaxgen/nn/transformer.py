@@ -83,24 +83,44 @@ def modulate(x: Float[Array, "b n c"], shift: Float[Array, "b c"], scale: Float[
     return x * (1 + scale[:, None]) + shift[:, None]
 
 
-def to_patches(x: Float[Array, "b h w c"], size: int) -> Float[Array, "b n p"]:
-    """Cut images into squares, row by row; each becomes a vector, of its pixels row by row."""
-    b, height, width, channels = x.shape
-    rows, columns = height // size, width // size
-    return x.reshape(b, rows, size, columns, size, channels).swapaxes(2, 3).reshape(b, rows * columns, -1)
+@dataclasses.dataclass(frozen=True)
+class Patches:
+    """Patches that images are cut into, row by row; each is a vector, of its pixels row by row."""
 
+    rows: int
+    columns: int
+    height: int
+    """Of a patch, in pixels."""
+    width: int
 
-def from_patches(patches: Float[Array, "b n p"], height: int, width: int, size: int) -> Float[Array, "b h w c"]:
-    """Put images of this height and width together again."""
-    grid = patches.reshape(-1, height // size, width // size, size, size, patches.shape[-1] // size**2)
-    return grid.swapaxes(2, 3).reshape(-1, height, width, grid.shape[-1])
+    @classmethod
+    def of(cls, net: str, height: int, width: int, size: int | tuple[int, int]) -> "Patches":
+        """Cut images of this height and width into patches of this side, or height and width.
 
+        Raises UserError unless they divide evenly; `net` begins the message.
+        """
+        p, q = (size, size) if isinstance(size, int) else size
+        if p < 1 or q < 1:
+            raise UserError(f"{net}: patches of {size}; sides are at least 1")
+        if height % p or width % q:
+            fit = f"{math.ceil(height / p) * p} × {math.ceil(width / q) * q}"
+            named = f"{p}" if p == q else f"{p} × {q}"
+            raise UserError(f"{net}: {height} × {width} does not split into patches of {named}; {fit} does")
+        return cls(height // p, width // q, p, q)
 
-def check_patches(net: str, height: int, width: int, size: int) -> None:
-    """Raise UserError unless images divide into patches evenly; `net` begins the message."""
-    if height % size or width % size:
-        fit = " × ".join(str(math.ceil(n / size) * size) for n in (height, width))
-        raise UserError(f"{net}: {height} × {width} does not split into patches of {size}; {fit} does")
+    @property
+    def pixels(self) -> int:
+        return self.height * self.width
+
+    def cut(self, x: Float[Array, "b h w c"]) -> Float[Array, "b n p"]:
+        cells = x.reshape(len(x), self.rows, self.height, self.columns, self.width, x.shape[-1]).swapaxes(2, 3)
+        return cells.reshape(len(x), self.rows * self.columns, -1)
+
+    def join(self, patches: Float[Array, "b n p"]) -> Float[Array, "b h w c"]:
+        """Put images together again."""
+        channels = patches.shape[-1] // self.pixels
+        cells = patches.reshape(-1, self.rows, self.columns, self.height, self.width, channels).swapaxes(2, 3)
+        return cells.reshape(-1, self.rows * self.height, self.columns * self.width, channels)
 
 
 def check_heads(net: str, width: int, heads: int) -> None:
