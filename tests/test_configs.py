@@ -32,6 +32,7 @@ from jaxgen.models.musegan import RollDiscriminator, RollGenerator
 from jaxgen.models.patchgan import PatchGan
 from jaxgen.models.r3gan import R3ganDiscriminator, R3ganGenerator
 from jaxgen.models.resnet_generator import ResnetGenerator
+from jaxgen.models.roll_denoiser import RollDenoiser
 from jaxgen.models.songunet import SongUNet
 from jaxgen.models.stylegan2 import StyleGan2Generator
 from jaxgen.models.stylegan2_discriminator import StyleGan2Discriminator
@@ -50,7 +51,7 @@ EMBEDDED = re.compile("digits|emoji|scenes|toy2d|ring8|grid25|photos|chorales")
 LONG = re.compile(
     "r50|resnet50|deeplab|voc_fcn8s|pets_unet|scenes_unet|scenes_fcn16s|scenes_fcn32s|cifar10_edm|edm2|digits_edm|"
     "digits_ect|emoji_|chorales_|scenes_text|"
-    "digits_flow|digits_ddpm|digits_conditional|digits_r3gan|dit_xl2|sit_xl2|cifar10_resnet18|cifar10_stylegan2_ada|"
+    "digits_flow|digits_ddpm|digits_conditional|dit_xl2|sit_xl2|cifar10_resnet18|cifar10_stylegan2_ada|"
     "cifar10_r3gan|ffhq256_r3gan|pictures_|sd3|sd15|div2k_rrdb|kl_f8|photos_x2_gan|"
     "monet2photo|horse2zebra"
 )
@@ -131,6 +132,8 @@ def small_net(net: nn.Module) -> nn.Module:
             return net.clone(model_channels=16, blocks=1, head_channels=16)
         case SongUNet():
             return net.clone(model_channels=16, blocks=1)
+        case RollDenoiser():
+            return net.clone(backbone=small_net(net.backbone))
         case RollGenerator() | RollDiscriminator():
             return net.clone(width=16)
         case R3ganGenerator() | R3ganDiscriminator():

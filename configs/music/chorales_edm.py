@@ -9,13 +9,15 @@ Needs the package music21: uv run --extra music train.py configs/music/chorales_
 from configs.music.chorales_gan import chorales
 from jaxgen.diffusion.noise_distributions import LogNormal, LowDiscrepancy
 from jaxgen.diffusion.path import Edm
-from jaxgen.diffusion.predictions import EdmPreconditioning
+from jaxgen.diffusion.predictions import Direct
+from jaxgen.diffusion.quantities import X0
 from jaxgen.diffusion.sampling import Sampling
 from jaxgen.diffusion.sampling_schedules import Rho
 from jaxgen.diffusion.solvers import Heun
 from jaxgen.experiment import Experiment
 from jaxgen.learner import Learner
 from jaxgen.models.dit import AXES, DiT
+from jaxgen.models.roll_denoiser import RollDenoiser
 from jaxgen.nn.positions import Rope
 from jaxgen.nn.transformer import RmsNorm
 from jaxgen.objectives.diffusion import Diffusion
@@ -27,18 +29,18 @@ from jaxgen.optim.schedules import Cosine
 
 def config() -> Experiment:
     # A token is all that sounds at one step.
-    net = DiT(width=128, depth=6, heads=4, patch=(1, 48), qk_norm=RmsNorm(), rope=Rope(), unroll=6)
+    dit = DiT(width=128, depth=6, heads=4, patch=(1, 48), qk_norm=RmsNorm(), rope=Rope(), unroll=6)
     edm = Diffusion(
         net=Learner(
-            module=net,
+            module=RollDenoiser(backbone=dit),
             optimizer=Optimizer(learning_rate=Cosine(peak=4e-3), method=Muon(axes=AXES, adam=Adam(b2=0.99)), clip=1.0),
             ema=(HalfLifeEma(steps=200.0),),
         ),
         path=Edm(),
-        prediction=EdmPreconditioning(sigma_data=0.32),  # the rolls' own standard deviation
-        # A note lasts for steps and stands in a chord: it can be made out where the noise is as large as the symbols.
-        noise_distribution=LowDiscrepancy(distribution=LogNormal(mean=0.0, std=1.2)),
-        sampling=Sampling(solver=Heun(), schedule=Rho(steps=24, sigma_min=0.05, sigma_max=20.0)),
+        prediction=Direct(quantity=X0()),
+        # A note lasts for steps and stands in a chord: it can be made out where the noise is larger than the symbols.
+        noise_distribution=LowDiscrepancy(distribution=LogNormal(mean=0.4, std=0.9)),
+        sampling=Sampling(solver=Heun(), schedule=Rho(steps=32, sigma_min=0.2, sigma_max=20.0)),
         side=3,
     )
-    return chorales(edm, steps=4000, batch_size=32)
+    return chorales(edm, steps=3000, batch_size=32)
