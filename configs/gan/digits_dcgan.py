@@ -1,6 +1,7 @@
 """DCGAN on digits: the GAN of 2015, its batch normalisation and its losses, to see what ten years have brought.
 
-Result: unverified
+Result: fd_digits_cnn 5.34 (what real digits score: 0.448), precision 0.56, recall 0.85 after 3.3 min on 2 CPU cores, of
+which it had one (uv run train.py configs/gan/digits_dcgan.py)
 """
 
 from configs.gan.digits_r3gan import digits
