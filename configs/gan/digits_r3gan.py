@@ -1,7 +1,7 @@
 """R3GAN's game on digits: nets without normalisation, stable by R1 and R2.
 
-Result: fd_digits_cnn 1.011 (what real digits score: 0.448), precision 0.86, recall 0.78 after 5.9 min on 2 CPU cores, of
-which it had one (uv run train.py configs/gan/digits_r3gan.py)
+Result: fd_digits_cnn 1.011 (what real digits score: 0.448), precision 0.86, recall 0.78 after 5.9 min on 2 CPU cores,
+of which it had one (uv run train.py configs/gan/digits_r3gan.py)
 
 The nets are dense: R3GAN's convolutions take ten times as long a step on a CPU, and a GAN needs many steps.
 """
