@@ -238,6 +238,12 @@ KNOWN = {
 }
 
 
+def test_a_number_in_an_object_that_the_config_makes_is_named():
+    word = "--objective.penalties.0.gamma.value"
+    with pytest.raises(UserError, match=rf"^{word} is 0\.1, in an object that the config file makes; change it there$"):
+        overrides.override(gan(), [word, "2"], prog="test")
+
+
 @pytest.mark.parametrize("word", KNOWN)
 def test_the_names_that_people_try_lead_to_the_right_ones(word):
     with pytest.raises(UserError) as caught:

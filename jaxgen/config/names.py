@@ -114,6 +114,8 @@ def unknown(option: str, fields: Mapping[str, str]) -> str:
     if bare in fields:
         inner = [name for name in leaves if name.startswith(f"{bare}.")]
         more = f"; its fields here: {_list(inner[:3])}" if inner else ""
+        if not fields[bare].isidentifier():
+            return f"--{bare} is {fields[bare]}, in an object that the config file makes; change it there"
         return f"--{bare} holds an object, {fields[bare]}, which the config file changes{more}"
     if bare in _FIELDS:
         ends = [end.split() for end in _FIELDS[bare]]
