@@ -47,7 +47,7 @@ def test_two_equal_images_have_no_distance_and_a_finite_gradient():
     x = jnp.zeros((1, 16, 16, 3))
     variables = LpipsVgg(widths=WIDTHS).init(jax.random.key(0), x, train=False)
     value, slope = jax.value_and_grad(lambda y: distance.distance(variables, x, y).sum())(x)
-    assert value == 0
+    assert 0 <= value < 1e-12  # two compilations of one net may round differently
     assert jnp.isfinite(slope).all()
 
 

@@ -26,6 +26,13 @@ OLD = json.loads((STORED / "experiments.json").read_text())
 TYPES = json.loads((STORED / "types.json").read_text())
 
 
+# Other nets, rates and optimizers have been found better since: of these configs the old experiment is read as it was.
+IMPROVED = {
+    "gan/digits_conditional", "gan/digits_dcgan", "gan/digits_r3gan", "segmentation/scenes_fcn16s",
+    "segmentation/scenes_fcn32s", "segmentation/scenes_fcn8s", "segmentation/scenes_unet",
+}  # fmt: skip
+
+
 @pytest.fixture(autouse=True)
 def _at_the_root(monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -59,7 +66,14 @@ def same(metrics: dict, step: str) -> None:
         assert numbers[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
 
 
-@pytest.mark.parametrize("name", OLD)
+@pytest.mark.parametrize("name", sorted(IMPROVED))
+def test_an_old_experiment_is_still_one(name):
+    before = codec.decode(OLD[name])
+    assert codec.decode(codec.encode(before)) == before
+    assert before != files.load(pathlib.Path("configs") / f"{name}.py")
+
+
+@pytest.mark.parametrize("name", [name for name in OLD if name not in IMPROVED])
 def test_an_old_experiment_is_todays(name):
     group, _, short = name.partition("/")
     today = EXPERIMENTS[short]() if group == "small" else files.load(pathlib.Path("configs") / f"{name}.py")
