@@ -205,7 +205,6 @@ def test_it_says_what_it_is_and_its_result(name):
     assert measured or result.startswith("unverified")
 
 
-@pytest.mark.usefixtures("unoptimized")
 @pytest.mark.parametrize("name", slow(CONFIGS, LONG))
 def test_two_steps_of_small_pictures(name):
     side = 64 if isinstance(configs.load(CONFIGS[name]).objective, Segmentation) else 32
