@@ -11,4 +11,4 @@ from jaxgen.metrics.class_accuracy import ClassAccuracy
 
 
 def config() -> Experiment:
-    return digits(r3gan(classes=10), steps=12_000, transforms=(), metrics=(ClassAccuracy(),))
+    return digits(r3gan(classes=10), transforms=(), metrics=(ClassAccuracy(),))

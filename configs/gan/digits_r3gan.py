@@ -22,7 +22,7 @@ from jaxgen.optim.schedules import Constant, CosineRamp
 
 
 def config() -> Experiment:
-    return digits(r3gan(classes=0), steps=12_000)
+    return digits(r3gan(classes=0))
 
 
 def r3gan(classes: int) -> Gan:
@@ -43,7 +43,7 @@ def r3gan(classes: int) -> Gan:
     )
 
 
-def digits(objective: Gan, steps: int, transforms: tuple = (Unlabelled(),), metrics: tuple = ()) -> Experiment:
+def digits(objective: Gan, transforms: tuple = (Unlabelled(),), metrics: tuple = (), steps: int = 12_000) -> Experiment:
     """The data and the budget that the configs on digits share."""
     return Experiment(
         objective=objective,

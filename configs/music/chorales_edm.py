@@ -4,6 +4,8 @@ Result: chords 0.67 (independent voices 0.24, test 0.89), pitch classes 0.03 fro
 voices cross at 0.016 of the steps (0.080, 0.008), 0.9 % of its two-beat stretches are Bach's; too many short notes
 (distance of lengths 0.33, test 0.04) and parallels (0.61 a bar, 0.34, 0.02), of 128 samples, after 24.4 min on 2 CPU
 cores of which it had one (uv run --extra music train.py configs/music/chorales_edm.py)
+
+Needs the package music21, of the extra `music`.
 """
 
 from configs.music.chorales_gan import chorales
