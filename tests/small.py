@@ -406,19 +406,22 @@ def by_descent(experiment: Experiment, rate: float = 1e-2) -> Experiment:
 # test_first_day.py trains them; of text to image and autoencoders the emoji configs have the same nets, smaller.)
 REPEATED = re.compile(
     "scenes_fcn16s|scenes_fcn32s|scenes_text|scenes_f8|digits_ect|"
-    "digits_flow|digits_ddpm|diffusion/digits_conditional|gan/digits_conditional|ring8|"
+    "digits_flow|digits_ddpm|digits_dcgan|diffusion/digits_conditional|gan/digits_conditional|ring8|"
     "kl_f8|sd15|sd3|div2k_rrdb|photos_x2_gan|emoji_bridge|emoji_painted_edm|monet2photo|horse2zebra|"
     "sit_xl2|cifar10_r3gan|stacked_digits|cifar10_edm|ffhq256_r3gan|imagenet_resnet50|pets_unet|voc_fcn8s|pictures_"
 )
 
 
 def slow(names: Iterable[str], long: re.Pattern[str] | None = None) -> list[Any]:
-    """Names of configs as parameters of a test that is slow for those that `long` finds, for all by default."""
+    """Names of configs as parameters of a test that is slow for those that `long` finds, for all by default.
+
+    Those whose net another config has too are for tests by hand.
+    """
 
     def marks(name: str) -> list[pytest.MarkDecorator]:
-        if long is not None and not long.search(name):
-            return []
-        return [pytest.mark.slow, *([pytest.mark.repeated] if REPEATED.search(name) else [])]
+        if REPEATED.search(name):
+            return [pytest.mark.slow, pytest.mark.repeated]
+        return [pytest.mark.slow] if long is None or long.search(name) else []
 
     return [pytest.param(name, marks=marks(name)) for name in names]
 

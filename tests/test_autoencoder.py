@@ -382,6 +382,7 @@ def test_a_net_compares_images_by_its_maps():
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unoptimized")
 def test_a_net_that_compares_is_frozen_and_counts_in_the_loss():
     made = objective(discriminator=None, perceptual=EYE, l1=0.0)
     state, batch = first(made)

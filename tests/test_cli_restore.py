@@ -54,6 +54,9 @@ def config():
 CLASSIFIER = "from small import linear as config"
 
 
+pytestmark = pytest.mark.usefixtures("unoptimized")  # each task is a program of its own, and pictures are tiny
+
+
 @pytest.fixture(autouse=True)
 def _at_the_root(monkeypatch):
     monkeypatch.chdir(ROOT)

@@ -7,6 +7,7 @@ steps, or with another version of XLA, when the laws below still hold.
 import collections
 import dataclasses
 import pathlib
+from typing import Any
 
 import jax
 import pytest
@@ -19,6 +20,8 @@ from jaxgen.parallel.mesh import MeshShape
 from jaxgen.parallel.rules import Composed, Fsdp, Replicated, Rule
 from jaxgen.plan.collectives import collectives
 from jaxgen.program import Program
+
+pytestmark = pytest.mark.usefixtures("unoptimized")  # what is sent does not depend on it
 
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "collectives.txt"
 GENERIC = Composed((Fsdp(axis="tensor", smallest=1), Fsdp(smallest=1)))
@@ -34,6 +37,7 @@ ALL = [("diffusion", layout) for layout in LAYOUTS] + [
     (name, layout) for name in ("classification", "segmentation", "gan") for layout in ("replicated", "fsdp")
 ]
 QUICK = {("diffusion", "fsdp"), ("classification", "replicated")}
+BY_HAND = {("diffusion", "replicated"), ("segmentation", "replicated"), ("classification", "fsdp")}
 SCALARS = 1024  # bytes of what a step reports, and of batch statistics
 
 
@@ -85,14 +89,12 @@ def check(layout: str, prog: Program, found: dict[tuple[str, str], tuple[int, in
     assert total(found, "collective-permute") <= (SCALARS if "context" not in layout else own)
 
 
-@pytest.mark.parametrize(
-    ("name", "layout"),
-    [
-        pytest.param(name, layout, marks=[] if (name, layout) in QUICK else [pytest.mark.slow])
-        for name, layout in ALL
-        if name != "gan"
-    ],
-)
+def case(name: str, layout: str) -> Any:
+    slow, by_hand = (name, layout) not in QUICK, (name, layout) in BY_HAND
+    return pytest.param(name, layout, marks=[pytest.mark.slow] * slow + [pytest.mark.repeated] * by_hand)
+
+
+@pytest.mark.parametrize(("name", "layout"), [case(*each) for each in ALL if each[0] != "gan"])
 def test_a_step_sends_what_its_rule_needs(name, layout):
     prog = assemble(name, layout)
     found = sent(prog)
@@ -103,7 +105,7 @@ def test_a_step_sends_what_its_rule_needs(name, layout):
 
 # R1 and R2 differentiate the discriminator twice, so that its parameters are used, and gathered, more often.
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", ["replicated", "fsdp"])
+@pytest.mark.parametrize("layout", [pytest.param("replicated", marks=pytest.mark.repeated), "fsdp"])
 def test_a_game_sends_what_its_rule_needs(layout):
     found = sent(assemble("gan", layout))
     golden = [line for line in GOLDEN.read_text().splitlines() if line.startswith(f"{'gan':<15} {layout:<18} ")]

@@ -46,6 +46,25 @@ def test_convolutions_of_maps_smaller_than_their_kernel_are_not_turned_around(me
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), chosen(x, k), plain(x, k))
 
 
+def test_a_kernels_gradient_is_not_transposed_again_and_again(mesh, monkeypatch):
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    x, k = jnp.ones((16, 16, 16, 8)), jnp.ones((3, 3, 8, 8))
+
+    def loss(k, x):
+        return (
+            jax.lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")) ** 2
+        ).sum()
+
+    def transposes(options):
+        step = jax.jit(lambda k, x: k - 0.1 * jax.grad(loss)(k, x), compiler_options=options)
+        return step.lower(k, x).compile().as_text().count(" transpose(")
+
+    chosen = compiler.options(mesh)
+    # With the mover of reshapes alone: what the option is for. Where XLA has learned better, its half can go.
+    assert transposes(chosen | {compiler.PASSES: "algsimp"}) > 100
+    assert transposes(chosen) < 10
+
+
 @pytest.mark.parametrize("name", [compiler.YNN, compiler.PASSES])
 def test_what_the_user_has_set_is_left_alone(mesh, monkeypatch, name):
     monkeypatch.setenv("XLA_FLAGS", f"--{name}={compiler.CPU[name]}")

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Collection
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,11 +37,6 @@ LAYOUTS = {
     "all axes": (8, MeshShape(replica=2, fsdp=2, context=2), Fsdp(smallest=1)),
 }
 SPLIT = {"replicated": set(), "fsdp": {"fsdp"}, "fsdp x tensor": {"fsdp", "tensor"}, "all axes": {"fsdp"}}
-# "fsdp x tensor" is among the quick tests, and holds what the others do but for "all axes".
-SLOW = [
-    pytest.param(layout, marks=[pytest.mark.slow, *([] if layout == "all axes" else [pytest.mark.repeated])])
-    for layout in SPLIT
-]
 
 each = pytest.mark.parametrize("make", EXPERIMENTS.values(), ids=EXPERIMENTS.keys())
 
@@ -50,23 +46,24 @@ COMPOSED = {
     "consistency", "text_to_image", "autoencoder", "restoration", "paired_diffusion", "unpaired_translation",
     "contrastive_translation",
 }  # fmt: skip
+# Made of the same parts as another one: diffusion, restoration, and cycles. These parts are tried with that one.
+KIN = {"consistency", "autoencoder", "contrastive_translation"}
+# Nets of maps, of tokens, and one that enlarges.
+PICTURES = {"segmentation", "diffusion", "restoration"}
 # Instance norm leaves many inputs of ReLUs near 0, where rounding turns a gradient on or off. The losses agree to 1e-6.
 KINKED = [EXPERIMENTS[name] for name in ("unpaired_translation", "contrastive_translation")]
 
 
-def each_but(*slow: str, by_hand: Collection[str] = ()) -> pytest.MarkDecorator:
+def case(name: str, *more: str, slow: Collection[str], by_hand: Collection[str] = KIN) -> Any:
+    """One objective's case of a law: among the quick tests, the slow ones, or those before a release only."""
+    marks = [pytest.mark.slow] * (name in {*slow, *by_hand}) + [pytest.mark.repeated] * (name in by_hand)
+    return pytest.param(EXPERIMENTS[name], *more, id="-".join((*more, name)), marks=marks)
+
+
+def each_but(*slow: str, by_hand: Collection[str] = KIN) -> pytest.MarkDecorator:
     """All of them, those that take long to compile among the slow tests; `by_hand`: before a release only."""
-    long = {*slow, *COMPOSED}
     return pytest.mark.parametrize(
-        "make",
-        [
-            pytest.param(
-                make,
-                id=name,
-                marks=[pytest.mark.slow] * (name in long) + [pytest.mark.repeated] * (name in by_hand),
-            )
-            for name, make in EXPERIMENTS.items()
-        ],
+        "make", [case(name, slow={*slow, *COMPOSED}, by_hand=by_hand) for name in EXPERIMENTS]
     )
 
 
@@ -118,8 +115,15 @@ def test_ten_steps_are_traced_once(make):
     assert len(traces) == 1
 
 
-@each_but("gan", "segmentation")
-@pytest.mark.parametrize("layout", ["fsdp x tensor", *SLOW[:2], SLOW[3]])  # the first holds what the others do
+# "fsdp x tensor" holds what the others do but for "all axes", which splits pictures: a net of each kind is enough.
+SPREAD = [
+    *[case(name, "fsdp x tensor", slow={"gan", "segmentation", *COMPOSED}) for name in EXPERIMENTS],
+    *[case(name, "all axes", slow=EXPERIMENTS, by_hand=EXPERIMENTS.keys() - PICTURES) for name in EXPERIMENTS],
+    *[case(name, layout, slow=(), by_hand=EXPERIMENTS) for layout in ("replicated", "fsdp") for name in EXPERIMENTS],
+]
+
+
+@pytest.mark.parametrize(("make", "layout"), SPREAD)
 def test_devices_and_rules_change_nothing_but_rounding(make, layout):
     # A larger step overshoots there, and a loss that jumps amplifies rounding.
     rate = 1e-3 if make is EXPERIMENTS["contrastive_translation"] else 1e-2
@@ -137,8 +141,13 @@ def test_devices_and_rules_change_nothing_but_rounding(make, layout):
         assert np.abs(np.asarray(a) - b).max() <= close * max(np.abs(a).max(), least), path
 
 
-@each_but("gan")
-@pytest.mark.parametrize("layout", ["1", SLOW[2]])
+RESTORED = [
+    *[case(name, "1", slow={"gan", *COMPOSED}) for name in EXPERIMENTS],
+    *[case(name, "fsdp x tensor", slow=(), by_hand=EXPERIMENTS) for name in EXPERIMENTS],
+]
+
+
+@pytest.mark.parametrize(("make", "layout"), RESTORED)
 def test_restoring_and_going_on_is_going_straight_on(make, layout, tmp_path):
     prog = assemble(make(), layout)
     straight, _ = run(prog, None, 0, 8)
@@ -192,16 +201,16 @@ def test_one_batch_can_be_learned_by_heart(make):
 @each_but("gan", "diffusion")
 def test_evaluation_does_not_depend_on_batches_or_devices(make):
     found = []
-    for layout, size in (("1", 8), ("1", 5), ("4", 8), ("4", 3)):
+    for layout, size in (("1", 8), ("4", 3)):
         prog = assemble(make(), layout)
         test_set = prog.experiment.test.source.open()
         total = sums(prog, prog.init(), evaluation_batches(prog, test_set, size))
         found.append(accumulators.results(total, test_set.classes))
     counts = ("accuracy", "top5", "miou", "per_class")  # shares of whole numbers, in which nothing is rounded
-    for other in found[1:]:
-        assert {k: v for k, v in other.items() if k in counts} == {k: v for k, v in found[0].items() if k in counts}
-        for name in other.keys() - {*counts, "absent", "macc", "aacc", "fwiou", "dice"}:
-            np.testing.assert_allclose(other[name], found[0][name], rtol=1e-5)
+    one, other = found
+    assert {k: v for k, v in other.items() if k in counts} == {k: v for k, v in one.items() if k in counts}
+    for name in other.keys() - {*counts, "absent", "macc", "aacc", "fwiou", "dice"}:
+        np.testing.assert_allclose(other[name], one[name], rtol=1e-5)
 
 
 @each_but("gan", "diffusion", by_hand=COMPOSED)

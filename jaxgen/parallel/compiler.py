@@ -13,11 +13,13 @@ PASSES = "xla_disable_hlo_passes"
 # of training steps lose, most of all their gradients. Its own sums, such as those of a bias's gradient, run on one
 # thread and compute anew all that they sum; YNNPACK's do not, and compile in two thirds of the time. And its algebraic
 # simplifier exchanges image and kernel where the kernel is the larger one, which leaves convolutions of maps up to 2×2
-# to plain loops, several times slower; no option forbids that alone (benchmarks/results/README.md has the figures).
-CPU = {YNN: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE", PASSES: "algsimp"}
+# to plain loops, several times slower; no option forbids that alone. Without it, nothing takes away again what the
+# mover of reshapes adds: each kernel's gradient would be transposed and copied up to 300 times
+# (benchmarks/results/README.md has the figures).
+CPU = {YNN: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE", PASSES: "algsimp,reshape-mover"}
 WHY = {
     YNN: "convolutions by XLA's own code, products and sums by YNNPACK",
-    PASSES: "no plain loops for convolutions of small maps",
+    PASSES: "no plain loops for convolutions of small maps, no chains of transposes",
 }
 
 
