@@ -412,14 +412,14 @@ REPEATED = re.compile(
 )
 
 
-def slow(names: Iterable[str], long: re.Pattern[str] | None = None) -> list[Any]:
+def slow(names: Iterable[str], long: re.Pattern[str] | None = None, by_hand: re.Pattern[str] = REPEATED) -> list[Any]:
     """Names of configs as parameters of a test that is slow for those that `long` finds, for all by default.
 
-    Those whose net another config has too are for tests by hand.
+    Those that `by_hand` finds, which are those whose net another config has too, wait for tests by hand.
     """
 
     def marks(name: str) -> list[pytest.MarkDecorator]:
-        if REPEATED.search(name):
+        if by_hand.search(name):
             return [pytest.mark.slow, pytest.mark.repeated]
         return [pytest.mark.slow] if long is None or long.search(name) else []
 

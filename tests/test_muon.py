@@ -178,7 +178,11 @@ def test_restoring_and_going_on_is_going_straight_on(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "make", [small.classification, pytest.param(small.diffusion, marks=pytest.mark.slow)], ids=["convolutions", "stack"]
+    "make",
+    [
+        pytest.param(small.classification, id="convolutions"),
+        pytest.param(small.diffusion, id="stack", marks=[pytest.mark.slow, pytest.mark.repeated]),
+    ],
 )
 def test_devices_and_rules_change_nothing_but_rounding(make):
     one, one_losses = run(assemble(make), None, 0, 4)
