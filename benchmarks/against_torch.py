@@ -11,7 +11,10 @@ side.
 
 The workloads sample_1, sample_16 and sample_64 draw so many images of the net of configs/diffusion/digits_edm.py, by
 Euler's method on EDM's schedule; torch's side is diffusers' UNet2DModel and EDMEulerScheduler, which PYTHON then needs.
-A "step" is one such drawing, from noise to images on the host, and the net's FLOPs are those of one evaluation.
+text_1 and text_16 draw so many latents from as many texts, with the encoder and the U-Net of
+configs/text_to_image/emoji_unet.py, by Euler's method with guidance; torch's side is transformers' CLIPTextModel and
+diffusers' UNet2DConditionModel and FlowMatchEulerDiscreteScheduler. A "step" is one such drawing, from texts or noise
+to numbers on the host, and the net's FLOPs are those of one evaluation.
 """
 
 import argparse
@@ -32,7 +35,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from step_server import DTYPES, MODES, SAMPLING, TRAINING, WORKLOADS
+from step_server import DTYPES, MODES, SAMPLING, TEXT_SAMPLING, TRAINING, WORKLOADS
 
 from jaxgen.errors import UserError
 
@@ -279,7 +282,11 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--threads: this system cannot bind processes to fewer cores; leave it out")
     if args.record and not args.record.resolve().parent.is_dir():
         raise UserError(f"--record: there is no folder {args.record.resolve().parent}")
-    needed = "torch, diffusers" if set(args.workloads) & set(SAMPLING) else "torch"
+    needed = "torch"
+    if set(args.workloads) & {*SAMPLING, *TEXT_SAMPLING}:
+        needed += ", diffusers"
+    if set(args.workloads) & set(TEXT_SAMPLING):
+        needed += ", transformers"
     try:
         found = subprocess.run([args.torch, "-c", f"import {needed}"], capture_output=True, text=True)
         why = found.stderr.strip().splitlines()[-1:] if found.returncode else []

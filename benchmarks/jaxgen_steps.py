@@ -11,17 +11,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from step_server import BATCHES, DTYPES, EVALUATIONS, SAMPLING, TRAINING, Workload, serve
+from step_server import BATCHES, DTYPES, EVALUATIONS, SAMPLING, TEXT_SAMPLING, TRAINING, Workload, serve
 
 from jaxgen.adversarial.losses import NonSaturating
 from jaxgen.data.batches import DataSpec, Pipeline, rows_at
-from jaxgen.data.fake import FakeLabels, FakeLatents, FakeMasks
-from jaxgen.diffusion.noise_distributions import LogNormal, Uniform
-from jaxgen.diffusion.path import Edm, LinearBetas
+from jaxgen.data.fake import FakeCaptions, FakeLabels, FakeLatents, FakeMasks
+from jaxgen.diffusion.guidance import ClassifierFree
+from jaxgen.diffusion.noise_distributions import LogitNormal, LogNormal, Uniform
+from jaxgen.diffusion.path import Edm, Flow, LinearBetas
 from jaxgen.diffusion.predictions import Direct, EdmPreconditioning
-from jaxgen.diffusion.quantities import Eps
+from jaxgen.diffusion.quantities import Eps, Velocity
 from jaxgen.diffusion.sampling import Sampling
-from jaxgen.diffusion.sampling_schedules import Rho, Trailing
+from jaxgen.diffusion.sampling_schedules import Rho, Trailing, UniformTime
 from jaxgen.diffusion.solvers import Euler, Heun
 from jaxgen.diffusion.stochastic import Ancestral
 from jaxgen.experiment import Experiment
@@ -31,11 +32,14 @@ from jaxgen.models.dit import DiT, S
 from jaxgen.models.fcn_resnet import FcnResnet
 from jaxgen.models.resnet import ResNet
 from jaxgen.models.songunet import SongUNet
+from jaxgen.models.text_transformer import TextTransformer
+from jaxgen.models.text_unet import TextUNet
 from jaxgen.nn.conditioning import one_hot
 from jaxgen.objectives.classification import Classification
 from jaxgen.objectives.diffusion import Diffusion
 from jaxgen.objectives.gan import Gan
 from jaxgen.objectives.segmentation import Segmentation
+from jaxgen.objectives.text import Text
 from jaxgen.optim.ema import ConstantEma
 from jaxgen.optim.optimizer import Adam, Optimizer, Sgd
 from jaxgen.optim.schedules import Constant
@@ -96,6 +100,24 @@ def sampler(dtype: Precision, count: int) -> Experiment:
     objective = _edm(module, Sampling(solver=Euler(), schedule=Rho(steps=EVALUATIONS)))
     experiment = _experiment(objective, FakeLabels(height=8, width=8, channels=1, classes=0, size=count), count)
     return dataclasses.replace(experiment, test_batch_size=count)
+
+
+def text_sampler(dtype: Precision, count: int) -> Experiment:
+    """The nets of configs/text_to_image/emoji_unet.py, which draw `count` latents a call from as many texts."""
+    encoder = TextTransformer(vocabulary=2048, length=16, width=128, depth=2, heads=4, dtype=dtype)
+    objective = Diffusion(
+        net=Learner(
+            module=TextUNet(model_channels=48, multipliers=(1, 2), groups=16, dtype=dtype), optimizer=_adam(1e-3)
+        ),
+        text=(Text(encoder=Learner(module=encoder, optimizer=_adam(1e-3))),),
+        path=Flow(),
+        prediction=Direct(quantity=Velocity(), time_scale=10.0),
+        noise_distribution=LogitNormal(),
+        sampling=Sampling(solver=Euler(), schedule=UniformTime(steps=EVALUATIONS), guidance=ClassifierFree(scale=3.0)),
+        condition_dropout=0.1,
+    )
+    source = FakeCaptions(height=8, width=8, channels=8, size=count, length=16, vocabulary=2048)
+    return dataclasses.replace(_experiment(objective, source, count), test_batch_size=count)
 
 
 def dit_s2(dtype: Precision) -> Experiment:
@@ -165,6 +187,9 @@ def forward_flops(program: Program) -> int:
         calls = [("generator", (z, {}, jax.random.split(key, b))), *[("discriminator", (image, {}))] * 2]
     elif isinstance(objective, Diffusion):
         condition = {"label": one_hot(jnp.zeros(b, jnp.int32), objective.classes)} if objective.classes else {}
+        if objective.text:
+            encoder = objective.text[0].encoder.module
+            condition = {"text": jnp.zeros((b, encoder.length, encoder.width)), "pooled": jnp.zeros((b, encoder.width))}
         calls = [("net", (image, jnp.ones(b), condition))]
     else:
         calls = [("net", (to_float(image),))]
@@ -207,7 +232,12 @@ class Drawing:
 
 def workload(name: str, dtype: Precision) -> Workload:
     jax.clear_caches()
-    made = Drawing(sampler(dtype, SAMPLING[name])) if name in SAMPLING else Training(EXPERIMENTS[name](dtype))
+    if name in SAMPLING:
+        made = Drawing(sampler(dtype, SAMPLING[name]))
+    elif name in TEXT_SAMPLING:
+        made = Drawing(text_sampler(dtype, TEXT_SAMPLING[name]))
+    else:
+        made = Training(EXPERIMENTS[name](dtype))
     nets = made.program.shapes.nets.values()
     return Workload(
         parameters=sum(x.size for net in nets for x in jax.tree.leaves(net.params)),

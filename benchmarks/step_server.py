@@ -15,8 +15,9 @@ from typing import Any
 
 TRAINING = ("resnet18", "fcn_resnet50", "songunet", "dit_s2", "dcgan")
 SAMPLING = {"sample_1": 1, "sample_16": 16, "sample_64": 64}  # samples a call; torch's side needs diffusers, too
-EVALUATIONS = 35  # of the net, for each sample
-WORKLOADS = (*TRAINING, *SAMPLING)
+TEXT_SAMPLING = {"text_1": 1, "text_16": 16}  # samples a call; torch's side needs diffusers and transformers, too
+EVALUATIONS = 35  # of the net, for each sample; twice as many where a text guides
+WORKLOADS = (*TRAINING, *SAMPLING, *TEXT_SAMPLING)
 DTYPES = ("float32", "bfloat16")
 MODES = ("eager", "eager_channels_last", "compile", "compile_channels_last", "compile_graphs")  # of torch
 BATCHES = 4  # different ones, taken in turn

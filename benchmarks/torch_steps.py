@@ -1,8 +1,8 @@
-"""Torch's side of benchmarks/against_torch.py: five training steps, as one who knows torch writes them, and a sampler.
+"""Torch's side of benchmarks/against_torch.py: five training steps, as one who knows torch writes them, and samplers.
 
-Needs torch only, of 2.6 or later; sampling needs diffusers, too. Every mode has fused optimizers,
-scaled_dot_product_attention and cuDNN's own choice of algorithms; on a GPU maps are channels_last, and float32 products
-take TF32, as jax's do.
+Needs torch only, of 2.6 or later; sampling needs diffusers, too, and from texts transformers. Every mode has fused
+optimizers, scaled_dot_product_attention and cuDNN's own choice of algorithms; on a GPU maps are channels_last, and
+float32 products take TF32, as jax's do.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from step_server import DTYPES, EVALUATIONS, MODES, SAMPLING, Workload, serve
+from step_server import DTYPES, EVALUATIONS, MODES, SAMPLING, TEXT_SAMPLING, Workload, serve
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -242,6 +242,62 @@ def sampler(run: Run, count: int) -> Made:
     return [plain], lambda batch: plain(torch.zeros(count, 1, 8, 8, device=run.device), 1.0), step
 
 
+def text_sampler(run: Run, count: int) -> Made:
+    """Diffusers' nets and scheduler, in the loop of its pipelines; the nets are those of jaxgen_steps.text_sampler."""
+    import diffusers  # here, since training steps need neither
+    import transformers
+
+    size, width = 16, 128
+    encoder = run.place(
+        transformers.CLIPTextModel(
+            transformers.CLIPTextConfig(
+                vocab_size=2048,
+                max_position_embeddings=size,
+                hidden_size=width,
+                intermediate_size=4 * width,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                hidden_act="gelu",
+            )
+        )
+    ).eval()
+    plain = run.place(
+        diffusers.UNet2DConditionModel(
+            sample_size=8,
+            in_channels=8,
+            out_channels=8,
+            block_out_channels=(48, 96),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D",) * 2,
+            up_block_types=("CrossAttnUpBlock2D",) * 2,
+            attention_head_dim=4,  # diffusers takes it for the number of heads
+            cross_attention_dim=width,
+            norm_num_groups=16,
+        )
+    ).eval()
+    net, scheduler = run.compiled(plain), diffusers.FlowMatchEulerDiscreteScheduler()
+    tokens = torch.randint(3, 2048, (count, size), device=run.device)
+    nothing = torch.tensor([[1, 2] + [0] * (size - 2)], device=run.device).expand(count, -1)
+
+    @torch.inference_mode()
+    def step(batch: Batch) -> None:
+        with run.cast():
+            text = encoder(torch.cat([nothing, tokens])).last_hidden_state
+        scheduler.set_timesteps(EVALUATIONS, device=run.device)
+        x = torch.randn(count, 8, 8, 8, device=run.device)
+        for t in scheduler.timesteps:
+            with run.cast():
+                without, given = net(torch.cat([x, x]), t, text).sample.chunk(2)
+            x = scheduler.step(without + 3.0 * (given - without), t, x).prev_sample
+        x.cpu()
+
+    def forward(batch: Batch) -> Any:
+        empty = {"device": run.device}
+        return plain(torch.zeros(count, 8, 8, 8, **empty), 1.0, torch.zeros(count, size, width, **empty))
+
+    return [plain, encoder], forward, step
+
+
 def read_batches(folder: pathlib.Path, device: torch.device) -> Iterator[Batch]:
     """Yield the batches that jaxgen's side wrote: images as [b c h w], ids as int64."""
     for arrays in json.loads((folder / "batches.json").read_text()):
@@ -277,8 +333,13 @@ def forward_flops(forward: Callable[[Batch], Any], batch: Batch) -> int:
 
 def workload(name: str, run: Run, folder: pathlib.Path) -> Workload:
     torch._dynamo.reset()
-    nets, forward, step = sampler(run, SAMPLING[name]) if name in SAMPLING else MAKE[name](run)
-    batches = [{}] if name in SAMPLING else list(read_batches(folder / name, run.device))
+    if name in SAMPLING:
+        nets, forward, step = sampler(run, SAMPLING[name])
+    elif name in TEXT_SAMPLING:
+        nets, forward, step = text_sampler(run, TEXT_SAMPLING[name])
+    else:
+        nets, forward, step = MAKE[name](run)
+    batches = list(read_batches(folder / name, run.device)) if name in MAKE else [{}]
 
     def numbered(number: int) -> None:
         if run.mode.compiler == "reduce-overhead":

@@ -120,6 +120,15 @@ def test_samples_are_drawn_by_the_net_of_digits_edm(steps):
     assert mine.test_batch_size == 16
 
 
+def test_texts_are_drawn_by_the_nets_of_emoji_unet(steps):
+    mine = steps.text_sampler("float32", 16).objective
+    shipped = files.load(pathlib.Path("configs/text_to_image/emoji_unet.py")).objective
+    assert mine.net.module == shipped.net.module
+    assert mine.text[0].encoder.module == shipped.text[0].encoder.module
+    assert mine.prediction == shipped.prediction
+    assert mine.protocol()["nfe"] == 2 * steps.EVALUATIONS
+
+
 def test_torch_reads_the_bytes_that_jaxgen_trains_on(steps, tmp_path):
     experiment = steps.EXPERIMENTS["resnet18"]("float32")
     steps.write_batches(experiment, tmp_path / "resnet18")
