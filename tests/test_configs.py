@@ -55,10 +55,11 @@ LONG = re.compile(
     "cifar10_r3gan|ffhq256_r3gan|pictures_|sd3|sd15|div2k_rrdb|kl_f8|photos_x2_gan|"
     "monet2photo|horse2zebra"
 )
-# .ci/run trains these by the README's commands, at their own size; EDM2's net takes two minutes to compile.
+# .ci/run trains the first by the README's commands, at their own size; the others take one to three minutes to compile,
+# and test_plan.py compiles most of them for a TPU.
 BY_HAND = re.compile(
     f"{REPEATED.pattern}|digits_edm|scenes_fcn8s|digits_r3gan|emoji_unet|photos_x2_compact|photos_old|emoji_painted|"
-    "chorales_edm|imagenet64_edm2_s"
+    "chorales_edm|emoji_palette|cifar10_stylegan2_ada|cityscapes_fcn_r50|ade20k_deeplabv3plus|emoji_mmdit"
 )
 # Too many parameters for a small machine, or minutes to compile on a CPU; test_plan.py compiles them for a TPU.
 HUGE = re.compile(
