@@ -59,7 +59,7 @@ LONG = re.compile(
 # and test_plan.py compiles most of them for a TPU.
 BY_HAND = re.compile(
     f"{REPEATED.pattern}|digits_edm|scenes_fcn8s|digits_r3gan|emoji_unet|photos_x2_compact|photos_old|emoji_painted|"
-    "chorales_edm|emoji_palette|cifar10_stylegan2_ada|cityscapes_fcn_r50|ade20k_deeplabv3plus|emoji_mmdit"
+    "chorales_edm|cityscapes_fcn_r50|emoji_mmdit"
 )
 # Too many parameters for a small machine, or minutes to compile on a CPU; test_plan.py compiles them for a TPU.
 HUGE = re.compile(

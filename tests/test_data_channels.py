@@ -147,7 +147,7 @@ def test_generators_without_classes_take_images_alone(tmp_path, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["gan", "diffusion"])
+@pytest.mark.parametrize("name", ["gan", pytest.param("diffusion", marks=pytest.mark.repeated)])
 def test_generators_train_on_a_flat_folder(tmp_path, name):
     arrays(tmp_path, 1)
     folder = RunFolder(tmp_path.parent / name)
