@@ -258,6 +258,9 @@ def text_sampler(run: Run, count: int) -> Made:
                 num_hidden_layers=2,
                 num_attention_heads=4,
                 hidden_act="gelu",
+                bos_token_id=1,
+                eos_token_id=2,
+                pad_token_id=0,
             )
         )
     ).eval()
