@@ -541,7 +541,6 @@ def apart(a: Any, b: Any) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimized")
 def test_eight_devices_do_what_one_does(tmp_path):
     code = (
         "import json, jax; jax.config.update('jax_num_cpu_devices', 8); import test_gan as t; "

@@ -201,16 +201,17 @@ def test_one_batch_can_be_learned_by_heart(make):
 @each_but("gan", "diffusion")
 def test_evaluation_does_not_depend_on_batches_or_devices(make):
     found = []
-    for layout, size in (("1", 8), ("4", 3)):
+    for layout, sizes in (("1", (8, 5)), ("4", (8, 3))):
         prog = assemble(make(), layout)
-        test_set = prog.experiment.test.source.open()
-        total = sums(prog, prog.init(), evaluation_batches(prog, test_set, size))
-        found.append(accumulators.results(total, test_set.classes))
+        state, test_set = prog.init(), prog.experiment.test.source.open()
+        for size in sizes:
+            total = sums(prog, state, evaluation_batches(prog, test_set, size))
+            found.append(accumulators.results(total, test_set.classes))
     counts = ("accuracy", "top5", "miou", "per_class")  # shares of whole numbers, in which nothing is rounded
-    one, other = found
-    assert {k: v for k, v in other.items() if k in counts} == {k: v for k, v in one.items() if k in counts}
-    for name in other.keys() - {*counts, "absent", "macc", "aacc", "fwiou", "dice"}:
-        np.testing.assert_allclose(other[name], one[name], rtol=1e-5)
+    for other in found[1:]:
+        assert {k: v for k, v in other.items() if k in counts} == {k: v for k, v in found[0].items() if k in counts}
+        for name in other.keys() - {*counts, "absent", "macc", "aacc", "fwiou", "dice"}:
+            np.testing.assert_allclose(other[name], found[0][name], rtol=1e-5)
 
 
 @each_but("gan", "diffusion", by_hand=COMPOSED)
