@@ -36,16 +36,23 @@ def checksum(state: Tree) -> UInt32[Array, ""]:
     Sums of odd multiples modulo 2^32 do not depend on the order of summation, so the same state has the same
     checksum on one device and on a pod. Storage formats check what they compress at best; this checks the arrays.
     """
-    total = jnp.uint32(0)
-    for i, leaf in enumerate(jax.tree.leaves(state)):
-        words = _words(leaf)
-        # Places in the flattened array, without flattening it: that would gather what lies on many devices.
-        place = jnp.uint32(0)
-        for axis, size in enumerate(words.shape):
-            place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-        place = place * jnp.uint32(2) + jnp.uint32(1)
-        total = total + jnp.sum(words * place, dtype=jnp.uint32) * jnp.uint32(2 * i + 1)
-    return total
+    found = ()
+    for leaf in jax.tree.leaves(state):
+        found = _added(found, leaf)
+    return found[0]
+
+
+@jax.jit  # by array: those of one shape share a program, where one for all of a U-Net's takes a minute to compile
+def _added(found: tuple[()] | tuple[Array, Array], leaf: Array) -> tuple[Array, Array]:
+    """Return the sum with one more array in it, and the odd number that the next one is multiplied by."""
+    total, odd = found or (jnp.uint32(0), jnp.uint32(1))
+    words = _words(leaf)
+    # Places in the flattened array, without flattening it: that would gather what lies on many devices.
+    place = jnp.uint32(0)
+    for axis, size in enumerate(words.shape):
+        place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+    place = place * jnp.uint32(2) + jnp.uint32(1)
+    return total + jnp.sum(words * place, dtype=jnp.uint32) * odd, odd + jnp.uint32(2)
 
 
 def _words(leaf: Array) -> Array:
@@ -68,7 +75,6 @@ class Checkpoints:
             preservation_policy=policies.PreserveAll() if keep is None else policies.LatestN(keep),  # pyrefly: ignore
             cleanup_tmp_directories=writable,
         )
-        self._checksum = jax.jit(checksum)
         self._saving: Any = None  # the save under way
 
     @property
@@ -81,7 +87,7 @@ class Checkpoints:
 
         Raises UserError, here or when it is waited for, where the disk takes no more.
         """
-        sums = {"checksum": self._checksum(state)}
+        sums = {"checksum": checksum(state)}
         with self._writing():
             self._saving = self._orbax.save_checkpointables_async(step, {"state": state, "sums": sums}, force=True)
 
@@ -98,7 +104,7 @@ class Checkpoints:
         if reason:
             _drop_quietly()
             raise UserError(f"checkpoint of step {step} in {self.folder} cannot be read: {reason:.160}")
-        if int(self._checksum(found["state"])) != int(found["sums"]["checksum"]):
+        if int(checksum(found["state"])) != int(found["sums"]["checksum"]):
             raise UserError(f"checkpoint of step {step} in {self.folder} is damaged: its checksum differs")
         return found["state"]
 
