@@ -2,6 +2,7 @@
 
 uv run --extra docs notebooks/execute.py                     all of them
 uv run --extra docs notebooks/execute.py 3_gan --out /tmp    one of them, and leave the .ipynb here alone
+uv run --extra docs notebooks/execute.py --short --out /tmp  with less training: whether each cell runs
 """
 
 import argparse
@@ -26,6 +27,22 @@ KERNEL = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+# What is trained less in the short form, and what then stands there.
+SHORT = {
+    "1_classification_vs_segmentation": {
+        "steps=300": "steps=30",
+        "steps=310": "steps=30",
+        "SCENES = 256": "SCENES = 64",
+    },
+    "2_cnn_to_fcn": {
+        "steps=300": "steps=30",
+        "{32: 40, 16: 110, 8: 150}": "{32: 10, 16: 10, 8: 10}",
+        "SCENES = 256": "SCENES = 64",
+    },
+    "3_gan": {"\nSTEPS = 6000": "\nSTEPS = 800", "DIGIT_STEPS = 1600": "DIGIT_STEPS = 120", "100, 400,": "50, 100,"},
+    "4_diffusion": {"POINT_STEPS = 2000": "POINT_STEPS = 400", "DIGIT_STEPS = 400": "DIGIT_STEPS = 80"},
+    "5_functional_training": {"steps=200": "steps=50", "v5e:16x16": "v5e:4x4"},
+}
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -35,7 +52,10 @@ def main() -> None:
     parser.add_argument(
         "--out", type=pathlib.Path, default=HERE, help="folder of the .ipynb; beside the .py by default"
     )
+    parser.add_argument("--short", action="store_true", help="train less; nothing is written beside the .py")
     args = parser.parse_args()
+    if args.short and args.out.resolve() == HERE:
+        parser.error("--short needs --out DIR: the .ipynb here hold what the whole training gives")
     names = [pathlib.Path(name).stem for name in args.names] or NAMES
     if unknown := [name for name in names if name not in NAMES]:
         parser.error(f"there is no notebook {unknown[0]}; there are {', '.join(NAMES)}")
@@ -43,14 +63,22 @@ def main() -> None:
     os.environ.setdefault("JAX_PLATFORMS", "cpu")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     args.out.mkdir(parents=True, exist_ok=True)
-    wrong = [reason for name in names if (reason := executed(name, args.out))]
+    wrong = [reason for name in names if (reason := executed(name, args.out, SHORT[name] if args.short else {}))]
     if wrong:
         sys.exit("\n".join(wrong))
 
 
-def executed(name: str, out: pathlib.Path) -> str:
-    """Execute one notebook and write it, and return what went wrong: an exception, or a word on standard error."""
-    notebook = jupytext.read(HERE / f"{name}.py")
+def executed(name: str, out: pathlib.Path, changed: dict[str, str]) -> str:
+    """Execute one notebook and write it, and return what went wrong: an exception, or a word on standard error.
+
+    `changed` says what stands there for a text that its source has once.
+    """
+    source = (HERE / f"{name}.py").read_text()
+    for text, other in changed.items():
+        if source.count(text) != 1:
+            return f"{name}: {text.strip()!r} is there {source.count(text)} times, not once; see SHORT in execute.py"
+        source = source.replace(text, other)
+    notebook = jupytext.reads(source, fmt="py:percent")
     notebook.metadata = nbformat.from_dict(KERNEL)
     for number, cell in enumerate(notebook.cells):
         cell.id, cell.metadata = f"cell-{number}", nbformat.from_dict({})

@@ -20,31 +20,17 @@ if (_worker := os.environ.get("PYTEST_XDIST_WORKER", "")) == "":
     os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_folder.name}/xla"
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 _cache = pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
+# Most of the tests' time goes by in the compiler, also in the commands that they start: they compile without
+# optimizations. .ci/run's commands and notebooks are compiled as a user's are; 0 compiles the tests so.
+_unoptimized = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ["XDG_STATE_HOME"] = f"{_cache.parent}/state{_worker}"  # what is remembered of projects is not the user's
 
 jax.config.update("jax_platforms", "cpu")  # also where an accelerator, or its compiler, is at hand
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_disable_most_optimizations", _unoptimized != "0")
 jax.config.update("jax_compilation_cache_dir", str(_cache))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Compile the quick tests without optimizations: most of their time goes by in the compiler.
-
-    The slow tests, and the commands that tests start, are compiled as a user's run is.
-    """
-    if config.getoption("markexpr") == "not slow":
-        jax.config.update("jax_disable_most_optimizations", True)
-
-
-@pytest.fixture
-def unoptimized() -> Iterator[None]:
-    """Compile a slow test as the quick ones are: what it is about does not depend on the compiler."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def pytest_collection_finish() -> None:

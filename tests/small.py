@@ -405,25 +405,23 @@ def by_descent(experiment: Experiment, rate: float = 1e-2) -> Experiment:
 # Configs whose nets another config has too: what takes minutes to compile is compiled once for each net. (pictures_:
 # test_first_day.py trains them; of text to image and autoencoders the emoji configs have the same nets, smaller. EDM2,
 # StyleGAN2 and DeepLab have tests of their own, smaller.)
-REPEATED = re.compile(
+KIN = re.compile(
     "scenes_fcn16s|scenes_fcn32s|scenes_text|scenes_f8|digits_ect|"
     "digits_flow|digits_ddpm|digits_dcgan|diffusion/digits_conditional|gan/digits_conditional|ring8|"
     "kl_f8|sd15|sd3|div2k_rrdb|photos_x2_gan|emoji_bridge|emoji_painted_edm|monet2photo|horse2zebra|"
     "sit_xl2|imagenet64_edm2_s|cifar10_stylegan2_ada|ade20k_deeplabv3plus|emoji_palette|cifar10_r3gan|"
     "stacked_digits|cifar10_edm|ffhq256_r3gan|imagenet_resnet50|pets_unet|voc_fcn8s|pictures_"
 )
+NONE = re.compile("(?!)")  # finds nothing
 
 
-def slow(names: Iterable[str], long: re.Pattern[str] | None = None, by_hand: re.Pattern[str] = REPEATED) -> list[Any]:
-    """Names of configs as parameters of a test that is slow for those that `long` finds, for all by default.
+def marked(names: Iterable[str], slow: re.Pattern[str], by_hand: re.Pattern[str] = NONE) -> list[Any]:
+    """Names of configs as parameters of a test: those that `by_hand` finds by hand, others that `slow` finds slow."""
 
-    Those that `by_hand` finds, which are those whose net another config has too, wait for tests by hand.
-    """
-
-    def marks(name: str) -> list[pytest.MarkDecorator]:
+    def marks(name: str) -> tuple[pytest.MarkDecorator, ...]:
         if by_hand.search(name):
-            return [pytest.mark.slow, pytest.mark.repeated]
-        return [pytest.mark.slow] if long is None or long.search(name) else []
+            return (pytest.mark.by_hand,)
+        return (pytest.mark.slow,) if slow.search(name) else ()
 
     return [pytest.param(name, marks=marks(name)) for name in names]
 

@@ -259,6 +259,7 @@ def first(made: Autoencoding, side: int = 8):
     return made.init(jax.random.key(0), spec), {"image": jnp.asarray(127.5 * (1 + image(side, side, 1, 4)), jnp.uint8)}
 
 
+@pytest.mark.slow
 def test_the_discriminator_begins_at_its_step_and_then_learns():
     made = objective(start=2, adversarial_loss=Hinge())
     state, batch = first(made)
@@ -382,7 +383,6 @@ def test_a_net_compares_images_by_its_maps():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimized")
 def test_a_net_that_compares_is_frozen_and_counts_in_the_loss():
     made = objective(discriminator=None, perceptual=EYE, l1=0.0)
     state, batch = first(made)

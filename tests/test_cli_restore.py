@@ -54,9 +54,6 @@ def config():
 CLASSIFIER = "from small import linear as config"
 
 
-pytestmark = pytest.mark.usefixtures("unoptimized")  # each task is a program of its own, and pictures are tiny
-
-
 @pytest.fixture(autouse=True)
 def _at_the_root(monkeypatch):
     monkeypatch.chdir(ROOT)
@@ -129,9 +126,9 @@ def restored(capsys, run, out, *words: object) -> dict:
     [
         (("inpaint", "--mask", "mask.png"), "colour.png"),
         pytest.param(("sr", "--factor", "2", "--kernel", "bicubic"), "small.png", marks=pytest.mark.slow),
-        pytest.param(("deblur", "--sigma", "1"), "alpha.png", marks=pytest.mark.slow),
+        pytest.param(("deblur", "--sigma", "1"), "alpha.png", marks=pytest.mark.by_hand),
         (("denoise", "--sigma", "0.2"), "palette.png"),
-        pytest.param(("colourise",), "deep.png", marks=pytest.mark.slow),
+        pytest.param(("colourise",), "deep.png", marks=pytest.mark.by_hand),
         pytest.param(
             ("old", "--mask", "mask.png", "--fade", "0.7", "0.2", "--sigma", "0.6", "--noise", "0.03"),
             "turned.png",
@@ -340,7 +337,7 @@ def test_a_larger_picture_is_restored_through_windows_and_held_against_the_truth
     assert row["psnr_mean"] == pytest.approx(10 * math.log10(255**2 / np.square(truth - mean).mean()), abs=0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.by_hand
 def test_noise_that_nobody_knows_is_estimated_in_windows_too(run, files, tmp_path, capsys):
     said = restored(capsys, run, tmp_path, files / "wide.png", "--task", "denoise")
     assert pixels(said["images"][0]["out"]).shape == (8, 20, 3)

@@ -21,8 +21,6 @@ from jaxgen.parallel.rules import Composed, Fsdp, Replicated, Rule
 from jaxgen.plan.collectives import collectives
 from jaxgen.program import Program
 
-pytestmark = pytest.mark.usefixtures("unoptimized")  # what is sent does not depend on it
-
 GOLDEN = pathlib.Path(__file__).parent / "golden" / "collectives.txt"
 GENERIC = Composed((Fsdp(axis="tensor", smallest=1), Fsdp(smallest=1)))
 LAYOUTS: dict[str, tuple[MeshShape, Rule]] = {
@@ -90,8 +88,8 @@ def check(layout: str, prog: Program, found: dict[tuple[str, str], tuple[int, in
 
 
 def case(name: str, layout: str) -> Any:
-    slow, by_hand = (name, layout) not in QUICK, (name, layout) in BY_HAND
-    return pytest.param(name, layout, marks=[pytest.mark.slow] * slow + [pytest.mark.repeated] * by_hand)
+    mark = pytest.mark.by_hand if (name, layout) in BY_HAND else pytest.mark.slow
+    return pytest.param(name, layout, marks=() if (name, layout) in QUICK else mark)
 
 
 @pytest.mark.parametrize(("name", "layout"), [case(*each) for each in ALL if each[0] != "gan"])
@@ -104,8 +102,9 @@ def test_a_step_sends_what_its_rule_needs(name, layout):
 
 
 # R1 and R2 differentiate the discriminator twice, so that its parameters are used, and gathered, more often.
-@pytest.mark.slow
-@pytest.mark.parametrize("layout", [pytest.param("replicated", marks=pytest.mark.repeated), "fsdp"])
+@pytest.mark.parametrize(
+    "layout", [pytest.param("replicated", marks=pytest.mark.by_hand), pytest.param("fsdp", marks=pytest.mark.slow)]
+)
 def test_a_game_sends_what_its_rule_needs(layout):
     found = sent(assemble("gan", layout))
     golden = [line for line in GOLDEN.read_text().splitlines() if line.startswith(f"{'gan':<15} {layout:<18} ")]

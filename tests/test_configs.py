@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from processes import ROOT
-from small import REPEATED, slow, with_learners, with_nets
+from small import KIN, marked, with_learners, with_nets
 
 from jaxgen import tree
 from jaxgen.config import catalogue, codec
@@ -47,19 +47,15 @@ from jaxgen.program import Program
 
 CONFIGS = {f"{path.parent.name}/{path.stem}": path for path in sorted((ROOT / "configs").glob("*/*.py"))}
 EMBEDDED = re.compile("digits|emoji|scenes|toy2d|ring8|grid25|photos|chorales")
-# Take half a minute each to compile, or have a net that another config is tried with.
-LONG = re.compile(
-    "r50|resnet50|deeplab|voc_fcn8s|pets_unet|scenes_unet|scenes_fcn16s|scenes_fcn32s|cifar10_edm|edm2|digits_edm|"
-    "digits_ect|emoji_|chorales_|scenes_text|"
-    "digits_flow|digits_ddpm|digits_conditional|dit_xl2|sit_xl2|cifar10_resnet18|cifar10_stylegan2_ada|"
-    "cifar10_r3gan|ffhq256_r3gan|pictures_|sd3|sd15|div2k_rrdb|kl_f8|photos_x2_gan|"
-    "monet2photo|horse2zebra"
-)
+# Take half a minute each to compile.
+LONG = re.compile("scenes_unet|emoji_|chorales_|dit_xl2|cifar10_resnet18")
+# Take five to twenty seconds to trace.
+LARGE = re.compile("sd15|sd3|div2k_rrdb|scenes_text")
 # .ci/run trains the first by the README's commands, at their own size; the others take one to three minutes to compile,
 # and test_plan.py compiles most of them for a TPU.
 BY_HAND = re.compile(
-    f"{REPEATED.pattern}|digits_edm|scenes_fcn8s|digits_r3gan|emoji_unet|photos_x2_compact|photos_old|emoji_painted|"
-    "chorales_edm|cityscapes_fcn_r50|emoji_mmdit"
+    f"{KIN.pattern}|digits_edm|scenes_fcn8s|digits_r3gan|emoji_unet|photos_x2_compact|photos_old|emoji_painted|"
+    "chorales_edm|cityscapes_fcn_r50|emoji_mmdit|digits_cnn|grid25"
 )
 # Too many parameters for a small machine, or minutes to compile on a CPU; test_plan.py compiles them for a TPU.
 HUGE = re.compile(
@@ -186,7 +182,7 @@ def reduced(experiment: Experiment, side: int) -> Experiment:
     )
 
 
-@each
+@pytest.mark.parametrize("name", marked(CONFIGS, LARGE))
 def test_its_shapes_are_known_without_data_or_arrays(name):
     made = on_fake_data(name, raw_of(name))
     # Its own batch need not divide over four devices: that is checked where it trains.
@@ -211,7 +207,7 @@ def test_it_says_what_it_is_and_its_result(name):
     assert measured or result.startswith("unverified")
 
 
-@pytest.mark.parametrize("name", slow(CONFIGS, LONG, BY_HAND))
+@pytest.mark.parametrize("name", marked(CONFIGS, LONG, BY_HAND))
 def test_two_steps_of_small_pictures(name):
     side = 64 if isinstance(configs.load(CONFIGS[name]).objective, Segmentation) else 32
     raw = tuple(min(x, side) for x in raw_of(name))
@@ -223,8 +219,7 @@ def test_two_steps_of_small_pictures(name):
     assert losses[0] > 0 or isinstance(objective, Gan)  # a discriminator's output may lie below 0
 
 
-@pytest.mark.slow
-@pytest.mark.repeated
+@pytest.mark.by_hand
 @pytest.mark.parametrize("name", [name for name in CONFIGS if not EMBEDDED.search(name) and not HUGE.search(name)])
 def test_two_steps_at_its_own_size(name):
     # As few pictures at a time as can be, and in float32: a CPU emulates bfloat16, ten times slower.

@@ -146,8 +146,8 @@ def test_generators_without_classes_take_images_alone(tmp_path, name):
     Program.of(unlabelled, DataSpec.of(unlabelled.train.source.open(), unlabelled.train.transforms))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["gan", pytest.param("diffusion", marks=pytest.mark.repeated)])
+@pytest.mark.by_hand
+@pytest.mark.parametrize("name", ["gan", "diffusion"])
 def test_generators_train_on_a_flat_folder(tmp_path, name):
     arrays(tmp_path, 1)
     folder = RunFolder(tmp_path.parent / name)

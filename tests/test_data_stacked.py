@@ -147,7 +147,7 @@ def test_real_triples_score_the_floor() -> None:
     }
 
 
-@pytest.mark.slow
+@pytest.mark.by_hand
 def test_26_000_real_triples_cover_all_modes() -> None:
     found = StackedModes().measure(Gallery(pictures(26_000, "test")))
     assert found["modes_real"] == found["modes"] == 1000

@@ -12,11 +12,18 @@ from processes import ROOT, call
 
 SIZES = [(48, 72), (64, 64), (72, 48), (80, 120), (96, 64), (100, 100), (110, 150), (120, 90), (128, 128), (150, 200)]
 # Minutes of training are not what is tried here, nor are large nets.
+NARROW = ["8"] * 5
 SHORT = {
     "classification/pictures_resnet10": ["--steps", "40"],
     "segmentation/pictures_unet": ["--steps", "4", "--objective.net.module.widths", "8", "8"],
-    "gan/pictures_r3gan": ["--steps", "2"],
-    "diffusion/pictures_edm": ["--steps", "2", "--objective.net.module.multipliers", "1", "1"],
+    "gan/pictures_r3gan": [
+        *("--steps", "2", "--batch-size", "4", "--objective.generator.module.widths", *NARROW),
+        *("--objective.discriminator.module.widths", *NARROW),
+    ],
+    "diffusion/pictures_edm": [
+        *("--steps", "2", "--batch-size", "4", "--objective.net.module.multipliers", "1", "1"),
+        *("--objective.sampling.schedule.steps", "3", "--objective.side", "2"),
+    ],
 }
 
 

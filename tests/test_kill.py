@@ -48,22 +48,18 @@ def saving(folder: pathlib.Path) -> bool:
 MOMENTS = {
     "while a checkpoint is written": saving,
 }
-MORE = {
+BY_HAND = {
     "between two checkpoints": lambda folder: steps_written(folder) >= 18,
     "as soon as the folder is claimed": lambda folder: (folder / "experiment.json").exists(),
-}
-BY_HAND = {
     "before the first checkpoint": lambda folder: steps_written(folder) >= 2,
     "at the very end": lambda folder: steps_written(folder) >= 60,
 }
-REPEATED = [pytest.mark.slow, pytest.mark.repeated]
 
 
 @pytest.mark.parametrize(
     "moment",
-    [pytest.param(m, id=name) for name, m in MOMENTS.items()]
-    + [pytest.param(m, id=name, marks=pytest.mark.slow) for name, m in MORE.items()]
-    + [pytest.param(m, id=name, marks=REPEATED) for name, m in BY_HAND.items()],
+    [pytest.param(m, id=name, marks=pytest.mark.slow) for name, m in MOMENTS.items()]
+    + [pytest.param(m, id=name, marks=pytest.mark.by_hand) for name, m in BY_HAND.items()],
 )
 def test_killed_and_started_again(moment, straight, cache, tmp_path):
     folder = tmp_path / "run"
@@ -89,9 +85,9 @@ def test_killed_and_started_again(moment, straight, cache, tmp_path):
 @pytest.mark.parametrize(
     "number",
     [
-        signal.SIGTERM,
-        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
-        pytest.param(signal.SIGHUP, marks=REPEATED),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, marks=pytest.mark.by_hand),
+        pytest.param(signal.SIGHUP, marks=pytest.mark.by_hand),
     ],
 )
 def test_a_signal_saves_and_says_so(number, straight, cache, tmp_path):
@@ -111,8 +107,8 @@ def test_a_signal_saves_and_says_so(number, straight, cache, tmp_path):
     assert digest(folder) == straight[1]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGHUP, marks=pytest.mark.repeated)])
+@pytest.mark.by_hand
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_to_the_whole_group_leaves_the_workers_to_the_run(number, straight, cache, tmp_path):
     folder = tmp_path / "run"
     process = start("train.py", TINY, "--run-dir", folder, "--train.workers", "1", cache=cache, within=("setsid",))
@@ -127,8 +123,7 @@ def test_a_signal_to_the_whole_group_leaves_the_workers_to_the_run(number, strai
     assert digest(folder) == straight[1]
 
 
-@pytest.mark.slow
-@pytest.mark.repeated
+@pytest.mark.by_hand
 def test_two_seeds_end_apart(straight, cache, tmp_path):
     folder = tmp_path / "run"
     done = call("train.py", TINY, "--run-dir", folder, "--seed", "1", "--steps", "60", cache=cache)

@@ -24,8 +24,6 @@ from jaxgen.pictures.panels import Panels
 from jaxgen.program import Program
 from jaxgen.runs.checkpoints import Checkpoints
 
-pytestmark = pytest.mark.usefixtures("unoptimized")
-
 # Every array large enough to be worth it is split over `tensor`, and what is left of it over `fsdp`.
 BOTH = Composed((Fsdp(axis="tensor", smallest=1), Fsdp(smallest=1)))
 LAYOUTS = {
@@ -38,25 +36,22 @@ LAYOUTS = {
 }
 SPLIT = {"replicated": set(), "fsdp": {"fsdp"}, "fsdp x tensor": {"fsdp", "tensor"}, "all axes": {"fsdp"}}
 
-each = pytest.mark.parametrize("make", EXPERIMENTS.values(), ids=EXPERIMENTS.keys())
-
-
-# Made of parts that the first four have: of these the quick tests see that they start, and that all of them learns.
+# Made of parts that the first four have, and with tests of their own among the quick ones: their laws are slow tests.
 COMPOSED = {
     "consistency", "text_to_image", "autoencoder", "restoration", "paired_diffusion", "unpaired_translation",
     "contrastive_translation",
 }  # fmt: skip
-# Made of the same parts as another one: diffusion, restoration, and cycles. These parts are tried with that one.
-KIN = {"consistency", "autoencoder", "contrastive_translation"}
-# Nets of maps, of tokens, and one that enlarges.
-PICTURES = {"segmentation", "diffusion", "restoration"}
+# Made of the same parts as another one: diffusion, cycles with two games, and a net with a discriminator. These parts
+# are tried with that one.
+KIN = {"consistency", "autoencoder", "contrastive_translation", "restoration", "paired_diffusion"}
 # Instance norm leaves many inputs of ReLUs near 0, where rounding turns a gradient on or off. The losses agree to 1e-6.
 KINKED = [EXPERIMENTS[name] for name in ("unpaired_translation", "contrastive_translation")]
 
 
 def case(name: str, *more: str, slow: Collection[str], by_hand: Collection[str] = KIN) -> Any:
     """One objective's case of a law: among the quick tests, the slow ones, or those before a release only."""
-    marks = [pytest.mark.slow] * (name in {*slow, *by_hand}) + [pytest.mark.repeated] * (name in by_hand)
+    mark = pytest.mark.by_hand if name in by_hand else pytest.mark.slow
+    marks = mark if name in {*slow, *by_hand} else ()
     return pytest.param(EXPERIMENTS[name], *more, id="-".join((*more, name)), marks=marks)
 
 
@@ -88,7 +83,7 @@ def run(prog: Program, state, start: int, stop: int):
     return state, losses
 
 
-@each
+@each_but(by_hand=COMPOSED)
 def test_init_has_the_shapes_that_eval_shape_tells(make):
     prog = assemble(make())
     state = prog.init()
@@ -117,8 +112,13 @@ def test_ten_steps_are_traced_once(make):
 
 # "fsdp x tensor" holds what the others do but for "all axes", which splits pictures: a net of each kind is enough.
 SPREAD = [
-    *[case(name, "fsdp x tensor", slow={"gan", "segmentation", *COMPOSED}) for name in EXPERIMENTS],
-    *[case(name, "all axes", slow=EXPERIMENTS, by_hand=EXPERIMENTS.keys() - PICTURES) for name in EXPERIMENTS],
+    *[
+        case(
+            name, "fsdp x tensor", slow={"gan", "segmentation", "diffusion", *COMPOSED}, by_hand={"text_to_image", *KIN}
+        )
+        for name in EXPERIMENTS
+    ],
+    *[case(name, "all axes", slow=EXPERIMENTS, by_hand=EXPERIMENTS.keys() - {"segmentation"}) for name in EXPERIMENTS],
     *[case(name, layout, slow=(), by_hand=EXPERIMENTS) for layout in ("replicated", "fsdp") for name in EXPERIMENTS],
 ]
 
@@ -162,7 +162,7 @@ def test_restoring_and_going_on_is_going_straight_on(make, layout, tmp_path):
     assert tree.digest(resumed) == tree.digest(straight)
 
 
-@each
+@each_but(by_hand={"consistency", "restoration"})
 def test_every_parameter_learns(make):
     prog = assemble(make())
     before = jax.device_get({name: net.params for name, net in prog.init().nets.items()})
@@ -198,7 +198,7 @@ def test_one_batch_can_be_learned_by_heart(make):
     assert np.mean(losses[-10:]) - least < share * (losses[0] - least)
 
 
-@each_but("gan", "diffusion")
+@each_but("gan", "diffusion", by_hand={"text_to_image", *KIN})
 def test_evaluation_does_not_depend_on_batches_or_devices(make):
     found = []
     for layout, sizes in (("1", (8, 5)), ("4", (8, 3))):

@@ -218,7 +218,6 @@ def test_every_parameter_gets_a_gradient() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimized")
 def test_recomputing_blocks_changes_no_gradient() -> None:
     net = SMALL.clone(depth=3)
     variables = filled(net)
@@ -286,7 +285,6 @@ def test_the_rule_and_muon_know_its_layers() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimized")
 def test_tensor_parallelism_changes_nothing() -> None:
     variables, condition = filled(SMALL), asked(MASK)
     mesh = MeshShape(replica=4, tensor=2).build()

@@ -385,7 +385,13 @@ def test_bfloat16_computes_nearly_the_same_with_float32_parameters(net: nn.Modul
     assert not close(rough, exact, 1e-5)
 
 
-@pytest.mark.parametrize("net", [TINY, VggBackbone(widths=(4, 6), depths=(2, 1))], ids=["small", "vgg"])
+@pytest.mark.parametrize(
+    "net",
+    [
+        pytest.param(TINY, id="small", marks=pytest.mark.by_hand),
+        pytest.param(VggBackbone(widths=(4, 6), depths=(2, 1)), id="vgg"),
+    ],
+)
 def test_remat_gives_the_same_gradients(net: nn.Module):
     class LastMap(nn.Module):
         features: nn.Module

@@ -360,7 +360,7 @@ def test_bfloat16_computes_close_to_float32() -> None:
     assert 1e-4 < relative(rough, exact) < 0.1  # it did compute in 8 bits of mantissa, and not in fewer
 
 
-@pytest.mark.parametrize("name", ["fcn", "unet"])
+@pytest.mark.parametrize("name", [pytest.param("fcn", marks=pytest.mark.by_hand), "unet"])
 def test_remat_leaves_the_gradient_alone(name: str) -> None:
     net, remat = SMALL[name], SMALL[name].clone(remat=True)
     assert shapes(net) == shapes(remat)

@@ -262,11 +262,11 @@ def gradient(name: str, multipliers: tuple[int, ...], remat: bool) -> Any:
     return jax.device_get(compiled(variables["params"]))
 
 
-slow = functools.partial(pytest.param, marks=pytest.mark.slow)
+by_hand = functools.partial(pytest.param, marks=pytest.mark.by_hand)
 
 
 @pytest.mark.parametrize(
-    ("name", "multipliers"), [("song", (2,)), ("edm2", (2,)), slow("song", (1, 2)), slow("edm2", (1, 2))]
+    ("name", "multipliers"), [("song", (2,)), ("edm2", (2,)), by_hand("song", (1, 2)), by_hand("edm2", (1, 2))]
 )
 def test_every_parameter_gets_a_gradient(name: str, multipliers: tuple[int, ...]) -> None:
     for path, g in tree.leaves(gradient(name, multipliers, False)):
@@ -274,7 +274,10 @@ def test_every_parameter_gets_a_gradient(name: str, multipliers: tuple[int, ...]
         assert np.abs(g).max() > 1e-6, path
 
 
-@pytest.mark.parametrize(("name", "multipliers"), [("song", (2,)), slow("edm2", (2,)), slow("song", (1, 2))])
+@pytest.mark.parametrize(
+    ("name", "multipliers"),
+    [pytest.param("song", (2,), marks=pytest.mark.slow), by_hand("edm2", (2,)), by_hand("song", (1, 2))],
+)
 def test_remat_leaves_the_gradient_alone(name: str, multipliers: tuple[int, ...]) -> None:
     wanted, grads = (gradient(name, multipliers, remat) for remat in (False, True))
     largest = max(np.abs(w).max() for w in jax.tree.leaves(wanted))

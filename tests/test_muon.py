@@ -166,6 +166,7 @@ def run(program: Program, state, start: int, stop: int):
     return state, losses
 
 
+@pytest.mark.slow
 def test_restoring_and_going_on_is_going_straight_on(tmp_path):
     program = assemble(small.classification)
     straight, _ = run(program, None, 0, 6)
@@ -180,8 +181,8 @@ def test_restoring_and_going_on_is_going_straight_on(tmp_path):
 @pytest.mark.parametrize(
     "make",
     [
-        pytest.param(small.classification, id="convolutions"),
-        pytest.param(small.diffusion, id="stack", marks=[pytest.mark.slow, pytest.mark.repeated]),
+        pytest.param(small.classification, id="convolutions", marks=pytest.mark.slow),
+        pytest.param(small.diffusion, id="stack", marks=pytest.mark.by_hand),
     ],
 )
 def test_devices_and_rules_change_nothing_but_rounding(make):

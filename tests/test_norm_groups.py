@@ -62,6 +62,7 @@ def test_groups_are_batches_of_their_own(key):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), moved, mean)
 
 
+@pytest.mark.slow
 def test_statistics_are_global_unless_asked_for_by_device():
     together, sent = stepped(1, 4)
     alone, _ = stepped(1, 1)

@@ -119,6 +119,7 @@ def test_an_old_state_evaluates_and_samples_as_it_did(folder, capsys, tmp_path):
     check_samples(folder, "step_10", tmp_path, capsys)
 
 
+@pytest.mark.slow
 def test_an_old_run_goes_on_to_the_same_end(finished, capsys, tmp_path):
     told = json.loads((finished / "eval.json").read_text())
     assert told["step"] == 20

@@ -175,7 +175,6 @@ def test_rows_of_a_picture_are_split_over_context():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimized")
 def test_a_game_over_tensor_devices_changes_nothing(key):
     net = R3ganDiscriminator(classes=0, widths=(16, 16), blocks=1, group_width=8)
     x = jax.random.normal(key, (4, 8, 8, 3))

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 from processes import ROOT
-from small import EXPERIMENTS, REPEATED, slow
+from small import EXPERIMENTS, KIN, marked
 
 from jaxgen import cli, tree
 from jaxgen.config import files as configs
@@ -342,12 +342,15 @@ def test_loops_of_unknown_length_are_said(eight):
 # By the TPU's compiler.
 
 
-# Take a minute or two each, and are made of what other configs have: transformers, a U-Net and an FCN.
-BY_HAND = re.compile(f"{REPEATED.pattern}|emoji_unet|emoji_mmdit|scenes_unet|cityscapes_fcn_r50|photos_old")
+# Take a minute or two each, or are made of what other configs have, or .ci/run plans them.
+BY_HAND = re.compile(
+    f"{KIN.pattern}|emoji_unet|emoji_mmdit|scenes_unet|cityscapes_fcn_r50|photos_|chorales_|"
+    "emoji_painted|dit_xl2|toy2d|grid25|digits_cnn"
+)
 
 
 @with_libtpu
-@pytest.mark.parametrize("name", slow(CONFIGS, by_hand=BY_HAND))
+@pytest.mark.parametrize("name", marked(CONFIGS, re.compile(""), BY_HAND))
 def test_it_compiles_for_the_tpu(name, monkeypatch):
     monkeypatch.chdir(ROOT)
     where = topologies.topology("v5e:2x2")

@@ -79,7 +79,6 @@ def alone(tmp_path_factory, cache):
     return folder
 
 
-REPEATED = [pytest.mark.slow, pytest.mark.repeated]
 FSDP = ("--mesh.replica", "1", "--mesh.fsdp", "-1")
 
 
@@ -87,9 +86,9 @@ FSDP = ("--mesh.replica", "1", "--mesh.fsdp", "-1")
     ("count", "devices", "more"),
     [
         pytest.param(2, 2, FSDP, marks=pytest.mark.slow),
-        pytest.param(1, 4, (), marks=REPEATED),
+        pytest.param(1, 4, (), marks=pytest.mark.by_hand),
         # Both processes hold every row of the batch, and half of each picture.
-        pytest.param(2, 1, ("--mesh.replica", "1", "--mesh.context", "2"), marks=pytest.mark.slow),
+        pytest.param(2, 1, ("--mesh.replica", "1", "--mesh.context", "2"), marks=pytest.mark.by_hand),
     ],
 )
 def test_processes_and_devices_change_nothing(alone, tmp_path, cache, count, devices, more):
@@ -151,8 +150,8 @@ def interrupted(folder: pathlib.Path, cache: pathlib.Path, count: int, devices: 
     ("first", "then"),
     [
         pytest.param((2, 2, FSDP), (1, 8, ("--mesh.replica", "2", "--mesh.fsdp", "4")), marks=pytest.mark.slow),
-        pytest.param((4, 2, FSDP), (2, 1, FSDP), marks=REPEATED),
-        pytest.param((4, 2, ("--mesh.replica", "4", "--mesh.fsdp", "2")), (1, 8, ()), marks=REPEATED),
+        pytest.param((4, 2, FSDP), (2, 1, FSDP), marks=pytest.mark.by_hand),
+        pytest.param((4, 2, ("--mesh.replica", "4", "--mesh.fsdp", "2")), (1, 8, ()), marks=pytest.mark.by_hand),
     ],
 )
 def test_a_run_goes_on_elsewhere(alone, tmp_path, cache, first, then):

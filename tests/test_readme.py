@@ -10,6 +10,7 @@ assert answer.probability.shape == (1, 10) and abs(float(answer.probability.sum(
 """
 
 
+@pytest.mark.slow
 def test_the_functional_face_is_what_the_readme_says(tmp_path):
     text = (ROOT / "README.md").read_text()
     blocks = [b for b in re.findall(r"```python\n(.*?)```", text, re.S) if b.startswith(("from ", "import "))]

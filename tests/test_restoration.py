@@ -151,7 +151,7 @@ def off(data: Gaussian, method, noise: float) -> tuple[float, float]:
     [
         pytest.param(ROUND, Tweedie(iterations=2), 0.5, marks=pytest.mark.slow),
         (THIN, Tweedie(iterations=2), 0.05),
-        pytest.param(THIN, Tweedie(iterations=2), 0.5, marks=pytest.mark.slow),
+        pytest.param(THIN, Tweedie(iterations=2), 0.5, marks=pytest.mark.by_hand),
         pytest.param(ROUND, PiGdm(), 0.5, marks=pytest.mark.slow),
         (ROUND, DiffPir(), 0.05),
         (ROUND, Ddnm(), 0.01),
@@ -167,7 +167,7 @@ def test_where_a_method_is_exact_it_draws_from_the_posterior(data, method, noise
     ("data", "method", "noise"),
     [
         (THIN, PiGdm(), 0.05),
-        pytest.param(THIN, DiffPir(), 0.05, marks=pytest.mark.slow),
+        pytest.param(THIN, DiffPir(), 0.05, marks=pytest.mark.by_hand),
         pytest.param(THIN, Ddnm(), 0.05, marks=pytest.mark.slow),
         (ROUND, Ddnm(), 0.5),
     ],

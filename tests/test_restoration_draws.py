@@ -51,6 +51,7 @@ def test_daps_is_exact_for_round_data_at_few_levels(operator):
         assert variance == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.slow
 def test_with_the_variance_of_the_noise_daps_spreads_too_far():
     damage = Damage(operator=LINEAR, noise=0.1)
     assert off(ROUND, drawn(ROUND, Daps(data_std=math.inf), damage, Y[None], 8000), 0.1)[1] > 1.15

@@ -115,8 +115,7 @@ def hears(process):
     return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
 
 
-REPEATED = [pytest.mark.slow, pytest.mark.repeated]
-SOON = [0.0, pytest.param(0.6, marks=pytest.mark.slow), pytest.param(1.5, marks=REPEATED)]
+SOON = [0.0, pytest.param(0.6, marks=pytest.mark.slow), pytest.param(1.5, marks=pytest.mark.by_hand)]
 
 
 @pytest.mark.parametrize("seconds", SOON)

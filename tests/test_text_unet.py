@@ -74,7 +74,9 @@ def stored(case: str, *, single: bool) -> dict[str, np.ndarray]:
     return dict(zip(called, values, strict=True))
 
 
-@pytest.mark.parametrize(("case", "single"), [("sd1", False), ("sd1", True), ("linear", False)])
+@pytest.mark.parametrize(
+    ("case", "single"), [("sd1", False), pytest.param("sd1", True, marks=pytest.mark.slow), ("linear", False)]
+)
 def test_equals_diffusers_with_the_weights_of_either_kind_of_file(case: str, single: bool, tmp_path: Any) -> None:
     setup, file = SETUPS[case], tmp_path / "unet.safetensors"
     other = {"first_stage_model.encoder.conv_in.weight": np.zeros(2, np.float32)} if single else {}
@@ -157,7 +159,6 @@ def gradient(net: TextUNet, variables: Any, condition: Any) -> Any:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimized")
 def test_every_parameter_gets_a_gradient_also_when_blocks_are_recomputed() -> None:
     net, condition = SMALL.clone(embed_pooled=True, dropout=0.5), asked(mask=True)
     variables = filled(net)
@@ -221,7 +222,6 @@ def test_the_rule_splits_what_ends_in_one_sum() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimized")
 def test_tensor_parallelism_changes_nothing() -> None:
     variables, condition = filled(SMALL), asked(mask=True)
     mesh = MeshShape(replica=4, tensor=2).build()

@@ -170,7 +170,6 @@ def test_generators_that_change_nothing_lose_nothing_but_the_verdicts():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("unoptimized")
 def test_each_term_has_its_weight():
     made = unpaired_translation()
     objective = dataclasses.replace(made.objective, penalties=(), cycle=7.0, identity=0.3, adversarial=1.5)

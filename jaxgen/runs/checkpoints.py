@@ -36,13 +36,13 @@ def checksum(state: Tree) -> UInt32[Array, ""]:
     Sums of odd multiples modulo 2^32 do not depend on the order of summation, so the same state has the same
     checksum on one device and on a pod. Storage formats check what they compress at best; this checks the arrays.
     """
-    found = ()
+    found: Any = ()
     for leaf in jax.tree.leaves(state):
         found = _added(found, leaf)
     return found[0]
 
 
-@jax.jit  # by array: those of one shape share a program, where one for all of a U-Net's takes a minute to compile
+@jax.jit  # array by array: those of one shape share a program, and one for all of a net takes twice as long to compile
 def _added(found: tuple[()] | tuple[Array, Array], leaf: Array) -> tuple[Array, Array]:
     """Return the sum with one more array in it, and the odd number that the next one is multiplied by."""
     total, odd = found or (jnp.uint32(0), jnp.uint32(1))
