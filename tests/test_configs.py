@@ -78,6 +78,7 @@ RAW = {
     "diffusion/toy2d_edm": (2,),
     "gan/cifar10_": (32, 32, 3),
     "gan/digits_": (8, 8, 1),
+    "gan/emoji_": (32, 32, 3),
     "gan/ffhq256_r3gan": (256, 256, 3),
     "gan/grid25": (2,),
     "gan/ring8": (2,),

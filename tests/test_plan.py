@@ -345,7 +345,7 @@ def test_loops_of_unknown_length_are_said(eight):
 # Take a minute or two each, or are made of what other configs have, or .ci/run plans them.
 BY_HAND = re.compile(
     f"{KIN.pattern}|emoji_unet|emoji_mmdit|scenes_unet|cityscapes_fcn_r50|photos_|chorales_|"
-    "emoji_painted|dit_xl2|toy2d|grid25|digits_cnn"
+    "emoji_painted|emoji_r3gan|dit_xl2|toy2d|grid25|digits_cnn"
 )
 
 

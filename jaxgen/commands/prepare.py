@@ -34,7 +34,8 @@ def run(prog: str, arguments: list[str]) -> None:
     check_new_folder(args.out)
     experiment = overrides.override(files.load(args.config), fields, prog=f"{prog} {args.config}")
     objective = experiment.objective
-    if not isinstance(objective, Preparable):
+    frozen = [name for name, learner in objective.learners.items() if learner.optimizer is None]
+    if not isinstance(objective, Preparable) or not frozen:
         raise UserError(f"{type(objective).__name__} has no frozen net whose work could be done before")
     use_compilation_cache()
     program = Program.of(experiment)

@@ -20,9 +20,10 @@ from jaxgen.nn.conditioning import one_hot
 from jaxgen.nn.interfaces import Denoiser, require
 from jaxgen.noise import normal, numbered
 from jaxgen.objective import Metrics, TotalSteps
+from jaxgen.objectives import latent_space
 from jaxgen.objectives import text as texts
 from jaxgen.objectives.checks import check_labels
-from jaxgen.objectives.latent_space import LatentSpace, variables
+from jaxgen.objectives.latent_space import LatentSpace
 from jaxgen.objectives.text import Text
 from jaxgen.pictures.pixels import to_float
 from jaxgen.state import Net, State
@@ -119,9 +120,7 @@ class Denoising:
 
     def prepare(self, state: State, batch: Batch) -> dict[str, Array]:
         """Return the moments of a batch's latents, and its texts where all their encoders are frozen."""
-        made: dict[str, Array] = {}
-        if self.latent is not None:
-            made["latent"] = self.latent.encode(variables(state.nets["autoencoder"]), batch, to_float(batch["image"]))
+        made = latent_space.moments(self.latent, state, batch)
         if self.text and texts.frozen(self.text):
             made |= texts.encode(self.text, state.nets, batch)[0]
         return made
@@ -218,19 +217,15 @@ class Denoising:
 
     def shape(self, image: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of what is denoised, of images of this shape."""
-        return image if self.latent is None else self.latent.shape(image)
+        return latent_space.shape_of(self.latent, image)
 
     def means(self, state: State, batch: Batch) -> Float[Array, "b *s"]:
         """Return what is denoised, without noise: images, or the means of their latents."""
-        image = to_float(batch["image"])
-        if self.latent is None:
-            return image
-        whole = variables(state.nets["autoencoder"])
-        return self.latent.draw(whole, self.latent.encode(whole, batch, image), None)
+        return latent_space.means(self.latent, state, batch)
 
     def seen(self, state: State, x: Float[Array, "b *s"]) -> Float[Array, "b *t"]:
         """Return the images of what is denoised."""
-        return x if self.latent is None else self.latent.decode(variables(state.nets["autoencoder"]), x)
+        return latent_space.seen(self.latent, state, x)
 
     def first_asked(self, batch: Batch, n: int) -> Condition:
         """Return what the first n samples of a preview are asked for: all classes in turn, and the batch's texts."""

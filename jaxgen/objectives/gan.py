@@ -16,13 +16,15 @@ from jaxgen.adversarial.generator import blank_inputs, check_size, draw, make_fa
 from jaxgen.adversarial.losses import AdversarialLoss, Logits, RelativisticPairing, likely_real
 from jaxgen.adversarial.path_length import PathLength
 from jaxgen.errors import UserError
-from jaxgen.learner import Learner, Scalars, blank, first_state
+from jaxgen.learner import Learner, Scalars, first_state
 from jaxgen.metrics.accumulators import Mean
 from jaxgen.nn.conditioning import one_hot
 from jaxgen.nn.interfaces import Discriminator, Generator, StyleGenerator, require
 from jaxgen.noise import numbered
 from jaxgen.objective import Metrics, TotalSteps
+from jaxgen.objectives import latent_space
 from jaxgen.objectives.checks import check_labels
+from jaxgen.objectives.latent_space import LatentSpace, variables
 from jaxgen.optim.gradients import split_batch
 from jaxgen.pictures import previews
 from jaxgen.pictures.panels import Picture
@@ -50,6 +52,8 @@ class Gan:
     """Applied to real and generated images before the discriminator."""
     path_length: PathLength | None = None
     """StyleGAN2's penalty on the generator; None for nets without styles."""
+    latent: LatentSpace | None = None
+    """The autoencoder whose latents both sides play for; None: pixels."""
     discriminator_steps: int = 1
     """Updates of the discriminator for one of the generator."""
     truncation: float = 1.0
@@ -62,7 +66,8 @@ class Gan:
 
     @property
     def learners(self) -> Mapping[str, Learner]:
-        return {"generator": self.generator, "discriminator": self.discriminator}
+        frozen = {} if self.latent is None else {"autoencoder": self.latent.autoencoder}
+        return {"generator": self.generator, "discriminator": self.discriminator, **frozen}
 
     @property
     def batch_parts(self) -> int:
@@ -111,13 +116,15 @@ class Gan:
             raise UserError(f"--objective.discriminator-steps is {self.discriminator_steps}; it must be at least 1")
         require(self.generator.module, Generator if self.path_length is None else StyleGenerator, "generator")
         require(self.discriminator.module, Discriminator, "discriminator")
-        for name, learner in self.learners.items():
+        for name, learner in (("generator", self.generator), ("discriminator", self.discriminator)):
             module: Any = learner.module
             check_labels(name, module.classes, spec, classes)
             if learner.optimizer is None:
                 raise UserError(f"--objective.{name}.optimizer is None, but both nets of a GAN learn; give it one")
         self.check_sampling(guide=False)
-        shape = spec["image"].shape[1:]
+        if self.latent is not None:
+            self.latent.check(spec)
+        shape = self._shape(spec)
         check_size(self.generator.module, shape)
         shapes = jax.eval_shape(functools.partial(self.init, spec=spec), jax.random.key(0))
         rows = spec["image"].shape[0] // self.batch_parts
@@ -127,11 +134,13 @@ class Gan:
         """Make the first state."""
         k_generator, k_discriminator = jax.random.split(key)
         z, condition, noise = blank_inputs(self.generator.module)
-        steps = self.total_steps
+        steps, blank = self.total_steps, jnp.zeros((1, *self._shape(spec)))
         nets = {
             "generator": self.generator.init(k_generator, z, condition, noise, total_steps=steps),
-            "discriminator": self.discriminator.init(k_discriminator, blank(spec), condition, total_steps=steps),
+            "discriminator": self.discriminator.init(k_discriminator, blank, condition, total_steps=steps),
         }
+        if self.latent is not None:
+            nets["autoencoder"] = self.latent.init(jax.random.fold_in(key, 3), spec, steps)
         path_length = {} if self.path_length is None else self.path_length.init()
         return first_state(nets, {**self.game.init(), "path_length": path_length})
 
@@ -141,7 +150,8 @@ class Gan:
         generator, memory = state.nets["generator"], dict(state.extra)
         path_length = memory.pop("path_length")
         make = functools.partial(make_fakes, self.generator)
-        parts = split_batch({name: batch[name] for name in ("image", *self.conditions())}, self.batch_parts)
+        played = {"real": self._real(state, batch, key), **{name: batch[name] for name in self.conditions()}}
+        parts = split_batch(played, self.batch_parts)
 
         def update(carry: tuple[Net, Tree], xs: tuple[Batch, PRNGKeyArray]) -> tuple[tuple[Net, Tree], Scalars]:
             (net, memory), (part, k) = carry, xs
@@ -168,8 +178,13 @@ class Gan:
         updated, path_length, more = generator_step(
             self.game, self.generator, generator, opponent, make, rows, k_generator, state.step, term, path_length
         )
-        nets, extra = {"generator": updated, "discriminator": discriminator}, {**memory, "path_length": path_length}
+        nets = {**state.nets, "generator": updated, "discriminator": discriminator}
+        extra = {**memory, "path_length": path_length}
         return State(step=state.step + 1, nets=nets, extra=extra), scalars | more
+
+    def prepare(self, state: State, batch: Batch) -> dict[str, Array]:
+        """Return the moments of a batch's latents."""
+        return latent_space.moments(self.latent, state, batch)
 
     def evaluate(self, state: State, batch: Batch, key: PRNGKeyArray) -> Metrics:
         """Average, over the valid rows, what the discriminator says of test images and of as many samples."""
@@ -196,7 +211,7 @@ class Gan:
     ) -> Float[Array, "b *s"]:
         """Make one sample from each row of noise."""
         del guide  # `check_sampling` refuses it
-        return self._sample(state, noise, keys, condition, self.truncation)
+        return self._seen_sample(state, noise, keys, condition, self.truncation)
 
     def preview(self, state: State, batch: Batch, key: PRNGKeyArray) -> Mapping[str, Picture]:
         """Show samples of the same noise each time, and the discriminator's opinion of them and of test examples."""
@@ -210,8 +225,9 @@ class Gan:
             return {"samples": previews.grid(samples, self.side)}
         if real.ndim == 2:
             return {"samples": self._landscape(state, real, samples)}
-        sample = functools.partial(self._sample, state)
+        sample = functools.partial(self._seen_sample, state)
         fake, on_real, on_fake = self._compared(state, batch, key)
+        fake = latent_space.seen(self.latent, state, fake)
         likely = likely_real(self.loss, on_real, on_fake), likely_real(self.loss, on_fake, on_real)
         return {
             "samples": previews.grid(samples, self.side),
@@ -230,13 +246,26 @@ class Gan:
         return previews.landscape(real, samples, likely, reach)
 
     def _compared(self, state: State, batch: Batch, key: PRNGKeyArray) -> tuple[Float[Array, "b *s"], Logits, Logits]:
-        """Return a sample for each row, and the discriminator's logits of the rows and of the samples."""
-        real, keys = to_float(batch["image"]), numbered(key, batch["index"])
-        fake = self.generate(state, self.noise(keys, real.shape[1:]), keys, batch)
+        """Return a sample for each row, as it is made, and the discriminator's logits of rows and samples."""
+        real, keys = latent_space.means(self.latent, state, batch), numbered(key, batch["index"])
+        fake = self._sample(state, self.noise(keys, real.shape[1:]), keys, batch, self.truncation)
         return fake, self._logits(state, real, batch), self._logits(state, fake, batch)
 
-    def _rows(self, batch: Batch) -> dict[str, Any]:
-        return {"real": to_float(batch["image"]), "condition": self._condition(batch)}
+    def _shape(self, spec: Spec) -> tuple[int, ...]:
+        """Return the shape of what the generator makes and the discriminator judges."""
+        return latent_space.shape_of(self.latent, spec["image"].shape[1:])
+
+    def _real(self, state: State, batch: Batch, key: PRNGKeyArray) -> Float[Array, "b *s"]:
+        """Return what the discriminator sees of a step's rows; latents are drawn anew each time."""
+        image = to_float(batch["image"])
+        if self.latent is None:
+            return image
+        whole = variables(state.nets["autoencoder"])
+        noise = jax.random.normal(jax.random.fold_in(key, 2), (len(image), *self.latent.shape(image.shape[1:])))
+        return self.latent.draw(whole, self.latent.encode(whole, batch, image), noise)
+
+    def _rows(self, part: Batch) -> dict[str, Any]:
+        return {"real": part["real"], "condition": self._condition(part)}
 
     def _condition(self, batch: Condition) -> Condition:
         """Return what the nets take of a batch's arrays: class ids as weights over the classes and the null class."""
@@ -247,6 +276,11 @@ class Gan:
     ) -> Float[Array, "b *s"]:
         net = state.nets["generator"]
         return sample(self.generator, net, z, self._condition(condition), keys, truncation)
+
+    def _seen_sample(
+        self, state: State, z: Float[Array, "b z"], keys: Key[Array, " b"], condition: Condition, truncation: float
+    ) -> Float[Array, "b *s"]:
+        return latent_space.seen(self.latent, state, self._sample(state, z, keys, condition, truncation))
 
     def _logits(self, state: State, x: Float[Array, "b *s"], condition: Condition) -> Logits:
         return logits(self.discriminator, state.nets["discriminator"], x, self._condition(condition))

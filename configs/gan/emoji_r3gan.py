@@ -1,0 +1,52 @@
+"""R3GAN's game on emoji, played for latents: what a frozen autoencoder makes of the pictures.
+
+Result: unverified
+
+uv run jaxgen prepare configs/gan/emoji_r3gan.py --out prepared
+uv run train.py configs/gan/emoji_r3gan.py --train.source.folder prepared/train
+
+The nets are dense, as those of digits_r3gan, and a step of theirs takes a quarter of what the autoencoder does: so it
+is run once, before.
+"""
+
+from jaxgen.adversarial.penalties import R1, R2
+from jaxgen.data.batches import Pipeline
+from jaxgen.data.emoji import Emoji
+from jaxgen.experiment import Experiment
+from jaxgen.features.emoji_f4 import EmojiLatents
+from jaxgen.learner import Learner
+from jaxgen.metrics.distribution import Distribution
+from jaxgen.models.mlp import MlpDiscriminator, MlpGenerator
+from jaxgen.objectives.gan import Gan
+from jaxgen.objectives.latent_space import LatentSpace
+from jaxgen.optim.ema import HalfLifeEma
+from jaxgen.optim.optimizer import Optimizer, RampedAdam
+from jaxgen.optim.schedules import Constant, CosineRamp
+from jaxgen.weights.shipped import EMOJI_F4, EmojiF4
+
+
+def config() -> Experiment:
+    optimizer = Optimizer(learning_rate=CosineRamp(first=1e-3, last=1e-4), method=RampedAdam())
+    gamma = Constant(value=5.0)  # held, and large: there are 3,724 pictures
+    objective = Gan(
+        generator=Learner(
+            module=MlpGenerator(latent=64, shape=(8, 8, 8), width=384, depth=3),
+            optimizer=optimizer,
+            ema=(HalfLifeEma(steps=200.0),),
+        ),
+        discriminator=Learner(module=MlpDiscriminator(width=384, depth=3), optimizer=optimizer),
+        penalties=(R1(gamma=gamma), R2(gamma=gamma)),
+        latent=LatentSpace(autoencoder=Learner(module=EMOJI_F4, weights=EmojiF4())),
+    )
+    return Experiment(
+        objective=objective,
+        train=Pipeline(source=Emoji(split="train")),
+        test=Pipeline(source=Emoji(split="test")),
+        metrics=(Distribution(features=EmojiLatents(), samples=2000, reference="train"),),
+        steps=12_000,
+        batch_size=64 * objective.batch_parts,
+        test_batch_size=82,
+        log_every=200,
+        preview_every=3000,
+        checkpoint_every=2000,
+    )
