@@ -2,6 +2,7 @@
 
 import re
 
+import pytest
 from processes import ROOT, call
 
 CHECKS = """
