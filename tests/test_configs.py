@@ -48,14 +48,14 @@ from jaxgen.program import Program
 CONFIGS = {f"{path.parent.name}/{path.stem}": path for path in sorted((ROOT / "configs").glob("*/*.py"))}
 EMBEDDED = re.compile("digits|emoji|scenes|toy2d|ring8|grid25|photos|chorales")
 # Take half a minute each to compile.
-LONG = re.compile("scenes_unet|emoji_|chorales_|dit_xl2|cifar10_resnet18")
+LONG = re.compile("scenes_unet|emoji_|dit_xl2|cifar10_resnet18")
 # Take five to twenty seconds to trace.
 LARGE = re.compile("sd15|sd3|div2k_rrdb|scenes_text")
 # .ci/run trains the first by the README's commands, at their own size; the others take one to three minutes to compile,
 # and test_plan.py compiles most of them for a TPU.
 BY_HAND = re.compile(
     f"{KIN.pattern}|digits_edm|scenes_fcn8s|digits_r3gan|emoji_unet|photos_x2_compact|photos_old|emoji_painted|"
-    "chorales_edm|cityscapes_fcn_r50|emoji_mmdit|digits_cnn|grid25"
+    "chorales_|cityscapes_fcn_r50|emoji_mmdit|digits_cnn|grid25"
 )
 # Too many parameters for a small machine, or minutes to compile on a CPU; test_plan.py compiles them for a TPU.
 HUGE = re.compile(

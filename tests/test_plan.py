@@ -365,7 +365,7 @@ def test_it_compiles_for_the_tpu(name, monkeypatch):
     assert kept <= made.memory_analysis().argument_size_in_bytes < 2 * kept + 2**22
 
 
-@pytest.mark.slow
+@pytest.mark.by_hand
 @with_libtpu
 def test_a_transformer_on_a_slice_fits_until_it_does_not():
     where = topologies.topology("v5e:4x4")

@@ -125,7 +125,7 @@ def hosts(tmp_path):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.slow
+@pytest.mark.by_hand
 def test_hosts_of_their_own_change_nothing(alone, tmp_path, cache, hosts):
     train(tmp_path / "run", cache, 2, 2, *FSDP, hosts=hosts)
     assert_same(tmp_path / "run", alone)

@@ -158,7 +158,7 @@ def gradient(net: TextUNet, variables: Any, condition: Any) -> Any:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.by_hand
 def test_every_parameter_gets_a_gradient_also_when_blocks_are_recomputed() -> None:
     net, condition = SMALL.clone(embed_pooled=True, dropout=0.5), asked(mask=True)
     variables = filled(net)
@@ -221,7 +221,7 @@ def test_the_rule_splits_what_ends_in_one_sum() -> None:
     assert not [path for path in split if path.endswith(("/params/out/kernel", "transformer/out/kernel"))]
 
 
-@pytest.mark.slow
+@pytest.mark.by_hand
 def test_tensor_parallelism_changes_nothing() -> None:
     variables, condition = filled(SMALL), asked(mask=True)
     mesh = MeshShape(replica=4, tensor=2).build()

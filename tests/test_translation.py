@@ -169,7 +169,7 @@ def test_generators_that_change_nothing_lose_nothing_but_the_verdicts():
     assert int(after.extra["a"]["pool"]["count"]) == 8
 
 
-@pytest.mark.slow
+@pytest.mark.by_hand
 def test_each_term_has_its_weight():
     made = unpaired_translation()
     objective = dataclasses.replace(made.objective, penalties=(), cycle=7.0, identity=0.3, adversarial=1.5)
@@ -304,7 +304,7 @@ def test_samples_are_translations_of_the_test_pictures():
         made.objective.check_sampling(guide=True)
 
 
-@pytest.mark.slow
+@pytest.mark.by_hand
 def test_predict_translates_both_ways(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     pathlib.Path("config.py").write_text("from small import unpaired_translation as config\n")

@@ -43,7 +43,7 @@ def config() -> Experiment:
         train=Pipeline(source=Emoji(split="train")),
         test=Pipeline(source=Emoji(split="test")),
         metrics=(Distribution(features=EmojiLatents(), samples=2000, reference="train"),),
-        steps=12_000,
+        steps=9000,
         batch_size=64 * objective.batch_parts,
         test_batch_size=82,
         log_every=200,
