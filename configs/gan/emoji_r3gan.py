@@ -1,12 +1,11 @@
 """R3GAN's game on emoji, played for latents: what a frozen autoencoder makes of the pictures.
 
-Result: unverified
+Result: precision 0.877, coverage 0.343 and fd_emoji_f4 67.4 of 2,000 samples to the 3,724 training pictures, after
+11.4 min on 2 CPU cores, of which it had one, beside another job, with latents prepared (docs/gan.md): portraits, couples,
+round faces and flags can be recognised, rarer things are blots (uv run train.py configs/gan/emoji_r3gan.py)
 
-uv run jaxgen prepare configs/gan/emoji_r3gan.py --out prepared
-uv run train.py configs/gan/emoji_r3gan.py --train.source.folder prepared/train
-
-The nets are dense, as those of digits_r3gan, and a step of theirs takes a quarter of what the autoencoder does: so it
-is run once, before.
+The nets are dense, as those of digits_r3gan, and a step of theirs takes a third of what the autoencoder does:
+docs/gan.md says how to run that once, before.
 """
 
 from jaxgen.adversarial.penalties import R1, R2
@@ -43,10 +42,10 @@ def config() -> Experiment:
         train=Pipeline(source=Emoji(split="train")),
         test=Pipeline(source=Emoji(split="test")),
         metrics=(Distribution(features=EmojiLatents(), samples=2000, reference="train"),),
-        steps=9000,
+        steps=5000,
         batch_size=64 * objective.batch_parts,
         test_batch_size=82,
         log_every=200,
-        preview_every=3000,
-        checkpoint_every=2000,
+        preview_every=2500,
+        checkpoint_every=1000,
     )
