@@ -1,8 +1,8 @@
 """R3GAN's game on emoji, played for latents: what a frozen autoencoder makes of the pictures.
 
 Result: precision 0.877, coverage 0.343 and fd_emoji_f4 67.4 of 2,000 samples to the 3,724 training pictures, after
-11.4 min on 2 CPU cores, of which it had one, beside another job, with latents prepared (docs/gan.md): portraits, couples,
-round faces and flags can be recognised, rarer things are blots (uv run train.py configs/gan/emoji_r3gan.py)
+11.4 min on 2 CPU cores, of which it had one, beside another job, with latents prepared as docs/gan.md says (uv run
+train.py configs/gan/emoji_r3gan.py): portraits, couples, faces and flags can be recognised, rarer things are blots
 
 The nets are dense, as those of digits_r3gan, and a step of theirs takes a third of what the autoencoder does:
 docs/gan.md says how to run that once, before.
