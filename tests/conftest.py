@@ -21,7 +21,7 @@ if (_worker := os.environ.get("PYTEST_XDIST_WORKER", "")) == "":
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 _cache = pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
 # Most of the tests' time goes by in the compiler, also in the commands that they start: they compile without
-# optimizations. .ci/run's commands and notebooks are compiled as a user's are; 0 compiles the tests so.
+# optimizations. .ci/run's first commands are compiled as a user's are; 0 compiles the tests so.
 _unoptimized = os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 os.environ["XDG_STATE_HOME"] = f"{_cache.parent}/state{_worker}"  # what is remembered of projects is not the user's
 
