@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxgen.data import batches
-from jaxgen.data.augment import Affine, CenterCrop, Flip, PadCrop, Photometric, Transform
+from jaxgen.data.augment import Affine, CenterCrop, Flip, PadCrop, Photometric, Transform, Unlabelled
 from jaxgen.data.batches import Batch, Pipeline, element, train_batches
 from jaxgen.data.fake import FakeLabels, FakeMasks
 from jaxgen.errors import UserError
@@ -57,17 +57,20 @@ def equal(a: Iterable[Batch], b: Iterable[Batch]) -> bool:
     return all(x.keys() == y.keys() and all(np.array_equal(x[key], y[key]) for key in x) for x, y in pairs)
 
 
-def train(start: int = 0, stop: int = 9, seed: int = 3, **division: int) -> list[Batch]:
-    return list(train_batches(MASKS.open(), MOVES, seed=seed, batch_size=8, start=start, stop=stop, **division))
+def train(
+    start: int = 0, stop: int = 9, seed: int = 3, moves: tuple[Transform, ...] = MOVES, **division: int
+) -> list[Batch]:
+    return list(train_batches(MASKS.open(), moves, seed=seed, batch_size=8, start=start, stop=stop, **division))
 
 
-def test_batches_do_not_depend_on_where_the_run_starts() -> None:
-    whole = train()
-    assert len(whole) == 9
-    for start in (1, 4, 8):
-        assert equal(train(start), whole[start:])
-    assert equal(train(stop=4), whole[:4])
-    assert train(start=9) == []
+@pytest.mark.parametrize("moves", [MOVES, (), (Unlabelled(),)])  # several are made at once where nothing is drawn
+def test_batches_do_not_depend_on_where_the_run_starts(moves: tuple[Transform, ...]) -> None:
+    whole = train(stop=19, moves=moves)
+    assert len(whole) == 19
+    for start in (1, 4, 8, 13):
+        assert equal(train(start, stop=19, moves=moves), whole[start:])
+    assert equal(train(stop=4, moves=moves), whole[:4])
+    assert train(start=9, moves=moves) == []
 
 
 def test_batches_depend_on_the_seed_and_on_their_number() -> None:
