@@ -33,6 +33,28 @@ jax.config.update("jax_compilation_cache_dir", str(_cache))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+SLOW = {*pathlib.Path(__file__).with_name("slow.txt").read_text(encoding="utf-8").splitlines()}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Function]) -> None:
+    """Mark as slow what slow.txt names: a file, a test, or one case of it that takes three seconds or more.
+
+    Raises UsageError for a line that names no test.
+    """
+    files, used = set(), set()
+    for item in items:
+        file = item.path.name
+        files.add(file)
+        lines = SLOW & {file, f"{file}::{item.originalname}", f"{file}::{item.name}"}
+        if lines and not item.get_closest_marker("by_hand"):
+            item.add_marker(pytest.mark.slow)
+        used |= lines
+    lost = [line for line in sorted(SLOW - used) if line.split("::")[0] in files]
+    if lost and not any("::" in argument for argument in config.args):
+        raise pytest.UsageError(f"tests/slow.txt: there is no {lost[0]}")
+
+
 def pytest_collection_finish() -> None:
     """Collect garbage less often, and not among modules and tests, which stay: that took a sixth of tracing's time."""
     gc.collect()
