@@ -34,7 +34,7 @@ GENERATORS: dict[str, Any] = {
 }
 DISCRIMINATORS: dict[str, Any] = {
     "r3gan": R3ganDiscriminator(embedding=6, **TINY),
-    "mlp": MlpDiscriminator(classes=3, width=16),
+    "mlp": MlpDiscriminator(classes=3, width=16, octaves=2),
 }
 SHAPES = {"r3gan": (8, 8, 1), "mlp": (2,)}
 LABEL = jnp.array([2, 0])
@@ -184,6 +184,21 @@ def test_no_layer_of_the_discriminator_mixes_examples(name: str) -> None:
     y = jit(logits)(x, LABEL)
     assert (y.shape, y.dtype) == ((2,), jnp.float32)
     assert abs(jit(logits)(x, LABEL.at[1].set(1)) - y)[1] > 1e-3
+
+
+def test_an_octave_of_the_discriminator_has_half_the_period_of_the_one_below() -> None:
+    net, x = MlpDiscriminator(scale=3.0, width=8, octaves=3), inputs("mlp")
+    variables = filled(variables_of(net, (2,)))
+    kernel = variables["params"]["layer0"]["kernel"]
+    assert kernel.shape == (2 + 2 * 2 * 3, 8)  # the coordinates, then the sines and the cosines of each octave
+    for octave in range(3):
+        own = [2 + 2 * octave, 3 + 2 * octave, 8 + 2 * octave, 9 + 2 * octave]
+        alone = jnp.zeros_like(kernel).at[jnp.array(own)].set(kernel[jnp.array(own)])
+        changed = tree.map_with_path(lambda path, leaf: alone if path == "params/layer0/kernel" else leaf, variables)  # noqa: B023
+        value = functools.partial(net.apply, changed, condition={}, train=False)
+        period = 3.0 * 2 / 2**octave
+        np.testing.assert_allclose(value(x + period), value(x), rtol=1e-4)
+        assert jnp.abs(value(x + period / 2) - value(x)).max() > 1e-2
 
 
 @every_net
