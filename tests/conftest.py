@@ -15,9 +15,10 @@ from jaxgen.config import project
 
 # One folder for all processes of one run of the tests, so that none depends on an earlier run. Many tests compile the
 # same program; the first process, which starts the workers, tells them and the tests' commands where they are kept.
+# .ci/run names a folder for both of its runs.
 if (_worker := os.environ.get("PYTEST_XDIST_WORKER", "")) == "":
     _folder = tempfile.TemporaryDirectory(prefix="jaxgen-tests-", ignore_cleanup_errors=True)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{_folder.name}/xla"
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{os.environ.get('JAXGEN_TESTS') or _folder.name}/xla"
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 _cache = pathlib.Path(os.environ["JAX_COMPILATION_CACHE_DIR"])
 # Most of the tests' time goes by in the compiler, also in the commands that they start: they compile without
