@@ -1,6 +1,9 @@
 """Two bars of four-part chorale by a GAN: private and shared parts for the voices, and decisions that pass gradients.
 
-Result: unverified
+Result: chords 0.40 (independent voices 0.24, test 0.89), voices cross at 0.042 of the steps (0.080, 0.008), nothing
+copied; pitch classes 0.14 from the training data's (0.12, 0.02), lengths 0.39 (0.04, 0.04), 0.34 parallels a bar (0.34,
+0.02), of 512 samples, after 29.9 min on 2 CPU cores of which it had one (uv run --extra music train.py
+configs/music/chorales_gan.py): `music/chorales_edm` is better music in less time
 
 Needs the package music21: uv run --extra music train.py configs/music/chorales_gan.py
 """
@@ -22,14 +25,15 @@ from jaxgen.optim.schedules import CosineRamp
 
 def config() -> Experiment:
     optimizer = Optimizer(learning_rate=CosineRamp(first=1e-3, last=1e-4), method=RampedAdam())
-    gamma = CosineRamp(first=1.0, last=0.1)
+    # Symbols lie far apart, some 16 from roll to roll: with 1.0 a slope that costs nothing tells real from made.
+    gamma = CosineRamp(first=30.0, last=5.0)
     gan = Gan(
         generator=Learner(module=RollGenerator(width=96), optimizer=optimizer, ema=(HalfLifeEma(steps=200.0),)),
         discriminator=Learner(module=RollDiscriminator(), optimizer=optimizer),
         penalties=(R1(gamma=gamma), R2(gamma=gamma)),
         side=3,
     )
-    return chorales(gan, steps=4000, batch_size=64)
+    return chorales(gan, steps=2500, batch_size=64)
 
 
 def chorales(objective: Any, steps: int, batch_size: int) -> Experiment:
