@@ -2,8 +2,8 @@
 
 Result: by PacGAN's protocol (2,500 samples, 3 std) 25 of 25 modes for each of the seeds 0 to 4, and of high quality
 0.981, 0.976, 0.981, 0.981 and 0.981 of the samples (0.987 of the data); within the modes their standard deviation is
-0.55 to 0.64 of the data's. 4.0 to 6.1 min on 2 CPU cores, of which it had one, with other jobs running (uv run train.py
-configs/gan/grid25.py)
+0.55 to 0.64 of the data's (0.90, with high quality 0.942, where the discriminator has octaves: docs/gan.md).
+4.0 to 6.1 min on 2 CPU cores, of which it had one, with other jobs running (uv run train.py configs/gan/grid25.py)
 """
 
 from jaxgen.adversarial.penalties import R1, R2
