@@ -201,8 +201,8 @@ def test_every_parameter_gets_a_gradient(monkeypatch: pytest.MonkeyPatch) -> Non
     d = DISCRIMINATORS["resnet"]
     z, ids, noise = (jnp.concatenate([x, x[:1]]) for x in (Z, LABEL, NOISE))
     label = condition(ids)
+    made = variables()  # before its noise is another
     # Drawing takes longer to compile than all the rest.
-    start_g = variables()  # with the noise that the net makes
     monkeypatch.setattr(
         stylegan2, "noise_map", lambda _, layer, size: jnp.asarray(array(f"{layer}", (4, *size, 1), 1.0))
     )
@@ -212,7 +212,7 @@ def test_every_parameter_gets_a_gradient(monkeypatch: pytest.MonkeyPatch) -> Non
         return nn.softplus(d.apply(d_, fake, label, train=True)).mean()
 
     # Noise has no strength at the start, and learns one from there.
-    quiet = tree.map_with_path(lambda path, leaf: leaf * ("strength" not in path), start_g)
+    quiet = tree.map_with_path(lambda path, leaf: leaf * ("strength" not in path), made)
     start = copied(d, DISCRIMINATOR, jnp.zeros((4, 8, 8, 3)), label)
     for net in jit(jax.grad(loss, (0, 1)))(quiet, start):
         for path, g in tree.leaves(net["params"]):
