@@ -148,8 +148,10 @@ class _Train:
         self._examples, self._transforms, self._seed = examples, transforms, seed
         self._batch_size, self._rows, self._stop = batch_size, rows, stop
         self._drawn_for = isinstance(examples, Positioned) or not all(isinstance(t, Unlabelled) for t in transforms)
-        size = sum(array.nbytes for array in examples[0].values()) * len(rows)
-        self.at_once = SEVERAL if not self._drawn_for and size <= SMALL else 1
+        self.at_once = 1
+        if not self._drawn_for:  # elsewhere no example need be read here
+            size = sum(array.nbytes for array in examples[0].values()) * len(rows)
+            self.at_once = SEVERAL if size <= SMALL else 1
 
     def __len__(self) -> int:
         return self._stop
